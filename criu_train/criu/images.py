@@ -1,0 +1,180 @@
+"""What an images directory says about the tree that was dumped, without touching its memory pages."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from criu_train.criu.schema import image_schema
+from criu_train.errors import StoreError
+
+_MAGICS = 8  # bytes: the family of images, then the kind
+_LINKED = 0  # remap_type
+_SERVICE_IMAGES = ("stats-dump", "stats-restore")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A regular file that was open or mapped.
+
+    ``flags`` are those of open(2), ``pos`` the file position, ``size`` in bytes at the dump. ``deleted``: the path
+    was gone already, the images or a link_remap file hold the content. ``build_id`` of a program or library.
+    """
+
+    path: str
+    size: int
+    mode: int
+    flags: int
+    pos: int
+    deleted: bool = False
+    build_id: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A process, numbered as inside the cell; ``threads`` are thread IDs, the main thread's included."""
+
+    pid: int
+    ppid: int
+    comm: str
+    threads: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LinkRemap:
+    """A deleted but reachable file: restore expects its bytes at ``remap_path`` and links ``original`` to them."""
+
+    remap_path: str
+    original: str
+
+
+class Images:
+    """Reads lazily; a damaged image raises StoreError when it is asked for."""
+
+    def __init__(self, directory: Path, pycriu: Path | None) -> None:
+        self._dir = directory
+        self._pycriu = pycriu
+
+    def files(self) -> tuple[ImageFile, ...]:
+        """Every regular file the restore will open, once for each way it was opened."""
+        deleted, helpers = {entry.orig_id for entry in self._remaps}, {helper for _, helper in self._links}
+        return tuple(
+            ImageFile(
+                path=reg.name,
+                size=reg.size,
+                mode=stat.S_IMODE(reg.mode),
+                flags=reg.flags,
+                pos=reg.pos,
+                deleted=reg.id in deleted,
+                build_id=tuple(reg.build_id),
+            )
+            for reg in self._regular.values()
+            if stat.S_ISREG(reg.mode) and reg.id not in helpers
+        )
+
+    def devices(self) -> tuple[str, ...]:
+        """Paths of device files that were open or mapped."""
+        return tuple(
+            sorted({reg.name for reg in self._regular.values() if stat.S_ISCHR(reg.mode) or stat.S_ISBLK(reg.mode)})
+        )
+
+    @property
+    def dirs(self) -> tuple[str, ...]:
+        """Directories that must exist: working and root directories of the tasks, and directories held open."""
+        return tuple(sorted({reg.name for reg in self._regular.values() if stat.S_ISDIR(reg.mode)}))
+
+    def link_remaps(self) -> tuple[LinkRemap, ...]:
+        """Files that must lie at ``remap_path`` before a restore."""
+        return tuple(
+            LinkRemap(self._regular[helper].name, self._regular[original].name)
+            for original, helper in self._links
+            if helper in self._regular and original in self._regular
+        )
+
+    def unix_paths(self) -> tuple[str, ...]:
+        """Absolute paths that sockets were bound to; their directories must exist at a restore."""
+        paths = set()
+        for socket in self._sockets:
+            name = os.fsdecode(bytes(socket.name)).removesuffix("\0")
+            if name and not name.startswith("\0"):  # the other kind is abstract: no path
+                paths.add(os.path.normpath(Path(socket.name_dir or "/", name)))
+        return tuple(sorted(paths))
+
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks, the root task first."""
+        entries = self._entries("pstree.img", self._schema.pb.pstree_entry)
+        return tuple(Task(e.pid, e.ppid, self._comm(e.pid), tuple(e.threads)) for e in entries)
+
+    def dump_stats(self) -> Mapping[str, int]:
+        """CRIU's own figures by its own names (times in microseconds); empty when the dump left none."""
+        for entry in self._entries("stats-dump", self._schema.pb.stats_entry):
+            return {field.name: int(value) for field, value in entry.dump.ListFields()}
+        return {}
+
+    def memory_bytes(self) -> int:
+        """Bytes of memory in the images."""
+        return sum(path.stat().st_size for path in self._dir.glob("pages-*.img"))
+
+    @property
+    def _schema(self) -> Any:
+        return image_schema(self._pycriu)
+
+    @cached_property
+    def _files(self) -> list[Any]:
+        return list(self._entries("files.img", self._schema.pb.file_entry))
+
+    @cached_property
+    def _regular(self) -> dict[int, Any]:
+        return {entry.id: entry.reg for entry in self._files if entry.HasField("reg")}
+
+    @property
+    def _sockets(self) -> list[Any]:
+        return [entry.usk for entry in self._files if entry.HasField("usk")]
+
+    @cached_property
+    def _remaps(self) -> list[Any]:
+        """What stands in for files that were deleted: a link beside them, or a copy in the images."""
+        return list(self._entries("remap-fpath.img", self._schema.pb.remap_file_path_entry))
+
+    @property
+    def _links(self) -> list[tuple[int, int]]:
+        """Pairs of the id of a deleted file and the id of the link that stands in for it."""
+        return [(entry.orig_id, entry.remap_id) for entry in self._remaps if entry.remap_type == _LINKED]
+
+    def _comm(self, pid: int) -> str:
+        for core in self._entries(f"core-{pid}.img", self._schema.pb.core_entry):
+            return str(core.tc.comm)
+        return ""
+
+    def _entries(self, name: str, message: Any) -> Iterator[Any]:
+        """The messages in an image; none when the image is absent, which is how CRIU spells an empty one."""
+        try:
+            data = (self._dir / name).read_bytes()
+        except FileNotFoundError:
+            return
+        at = _MAGICS
+        try:
+            self._check_magic(name, data)
+            while at < len(data):
+                (size,) = struct.unpack_from("<I", data, at)
+                at += 4
+                if at + size > len(data):
+                    raise ValueError("it ends in the middle of an entry")
+                yield message.FromString(data[at : at + size])
+                at += size
+        except Exception as error:  # protobuf's own DecodeError differs between its implementations
+            raise StoreError(
+                f"image {self._dir / name} is damaged: {error}", tip="use another snapshot: `criu-train snapshot list`"
+            ) from error
+
+    def _check_magic(self, name: str, data: bytes) -> None:
+        family, _kind = struct.unpack_from("<ii", data)
+        expected = "IMG_SERVICE" if name in _SERVICE_IMAGES else "IMG_COMMON"
+        if family != self._schema.magic.by_name[expected]:
+            raise ValueError("it does not start as an image does")
