@@ -1,0 +1,1 @@
+"""The store: snapshots of one job on disk, durable, checked, counted."""

@@ -1,0 +1,145 @@
+"""A snapshot in the making.
+
+The order in which ``publish`` writes is what makes the marker true: every byte the manifest covers, then the names
+of those files, then the manifest, then the marker, each durable before the next begins. A power cut, a kill or a
+full disk at any point leaves a directory without marker, which nobody restores.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+from contextlib import suppress
+from dataclasses import fields as fields_of
+from pathlib import Path
+
+from criu_train.errors import DumpFailedError
+from criu_train.store.digest import digest_bytes, digest_file, is_digest
+from criu_train.store.durable import DISK, Disk, fsync_tree, make_private_dir, write_atomic
+from criu_train.store.layout import created_at_of, sequence_of
+from criu_train.store.manifest import Manifest, ManifestFields, StoredFile
+from criu_train.store.snapshot import DUMP_LOG, FAILED, MANIFEST, MARKER, NOT_COVERED, OWNER, Snapshot, read_snapshot
+from criu_train.units import utc_now_iso
+
+
+class Draft:
+    """The directory a dump is written into; ends in ``publish`` or ``discard``.
+
+    Its owner is the process that made it: nobody sweeps the draft as long as that process lives.
+    """
+
+    def __init__(self, path: Path, run_id: str, trigger: str, disk: Disk = DISK) -> None:
+        """Make the directory at ``path``, whose name is the new id; raises OSError."""
+        self.path = path
+        self.id = path.name
+        self.sequence = sequence_of(path.name) or 0
+        self.run_id = run_id
+        self.trigger = trigger
+        self._disk = disk
+        make_private_dir(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._owner = os.open(path / OWNER, flags, 0o600)
+        fcntl.flock(self._owner, fcntl.LOCK_EX)
+        make_private_dir(self.images)
+        make_private_dir(self.files)
+
+    @property
+    def images(self) -> Path:
+        """CRIU's images directory."""
+        return self.path / "images"
+
+    @property
+    def files(self) -> Path:
+        """For the blobs of saved files, each named by its BLAKE3 digest."""
+        return self.path / "files"
+
+    @property
+    def dump_log(self) -> Path:
+        """CRIU's log."""
+        return self.path / DUMP_LOG
+
+    def publish(self, fields: ManifestFields) -> Snapshot:
+        """Make everything durable, then the snapshot complete; raises DumpFailedError, after which call ``discard``.
+
+        Takes as long as the disk: call it off the event loop.
+        """
+        try:
+            names = self._tidy()
+            fsync_tree(self.path, disk=self._disk)
+            self._disk.fsync(self.path.parent)
+            self._disk.reached("images-synced")
+            stored = {name: self._stored(name) for name in names}
+            manifest = Manifest(
+                **{one.name: getattr(fields, one.name) for one in fields_of(ManifestFields)},
+                id=self.id,
+                sequence=self.sequence,
+                run=self.run_id,
+                created_at=created_at_of(self.id),
+                trigger=self.trigger,
+                stored_bytes=sum(one.size for one in stored.values()),
+                files=stored,
+            ).to_json()
+            self._disk.reached("digests-known")
+            write_atomic(self.path / MANIFEST, manifest, disk=self._disk)
+            self._disk.reached("manifest-written")
+            self._disk.reached("before-marker")
+            write_atomic(self.path / MARKER, digest_bytes(manifest).encode() + b"\n", disk=self._disk)
+        except OSError as error:
+            raise DumpFailedError(
+                f"the snapshot could not be made durable: {error.strerror or error}",
+                tip="Check the free space and the health of the disk that holds the store.",
+            ) from error
+        self._disk.reached("after-marker")
+        with suppress(OSError):  # the snapshot is complete, whatever happens to this file
+            (self.path / OWNER).unlink()
+        self._disown()
+        return read_snapshot(self.path)
+
+    def discard(self, reason: str) -> None:
+        """Give the draft up: only CRIU's log and the reason stay, until the next prune. Never raises OSError."""
+        for entry in self.path.iterdir() if self.path.is_dir() else ():
+            with suppress(OSError):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                elif entry.name not in (DUMP_LOG, OWNER):
+                    entry.unlink()
+        with suppress(OSError):
+            facts = {"reason": reason, "at": utc_now_iso(), "trigger": self.trigger, "run": self.run_id}
+            write_atomic(self.path / FAILED, json.dumps(facts).encode() + b"\n", disk=self._disk)
+        with suppress(OSError):
+            (self.path / OWNER).unlink()
+        self._disown()
+
+    def _disown(self) -> None:
+        if self._owner >= 0:
+            os.close(self._owner)
+            self._owner = -1
+
+    def _tidy(self) -> list[str]:
+        """The files to cover; removes sockets and FIFOs that served the dump, makes the rest private."""
+        names = []
+        for parent, directories, files in os.walk(self.path):
+            for name in (*directories, *files):
+                path = Path(parent, name)
+                status = path.lstat()
+                if stat.S_ISDIR(status.st_mode):
+                    path.chmod(0o700)
+                elif stat.S_ISSOCK(status.st_mode) or stat.S_ISFIFO(status.st_mode):
+                    path.unlink()
+                elif not stat.S_ISREG(status.st_mode):
+                    raise OSError(f"{path} is neither a file nor a directory")
+                else:
+                    if stat.S_IMODE(status.st_mode) != 0o600 and status.st_nlink == 1:
+                        path.chmod(0o600)  # with more links it may be somebody's own file
+                    if parent != str(self.path) or name not in NOT_COVERED:
+                        names.append(str(path.relative_to(self.path)))
+        return names
+
+    def _stored(self, name: str) -> StoredFile:
+        """Size and digest of a file; a blob's name is its digest, which need not be found out twice."""
+        path = self.path / name
+        known = path.parent == self.files and is_digest(path.name)
+        return StoredFile(path.lstat().st_size, path.name if known else digest_file(path))

@@ -1,0 +1,76 @@
+"""One job, one training: the lock that supervisor and init hold."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from criu_train.errors import StoreBusyError
+from criu_train.store.layout import StoreLayout
+
+
+class StoreLock:
+    """Held from ``acquire`` until every process that has the descriptor closed it or died.
+
+    The descriptor is closed on exec: hand it to init on purpose, and never to the training.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def acquire(cls, layout: StoreLayout) -> StoreLock:
+        """Take the lock at once, or raise StoreBusyError that names who holds it."""
+        fd = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise _busy(layout) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd)
+
+    def release(self) -> None:
+        """Let go of our share; the lock stays held while init has the descriptor. May be called twice."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _busy(layout: StoreLayout) -> StoreBusyError:
+    try:
+        told = json.loads(layout.supervisor.read_bytes())
+    except (OSError, ValueError):
+        told = {}
+    supervisor, init = (
+        pid
+        if isinstance(pid := told.get(name) if isinstance(told, dict) else None, int) and _has_open(pid, layout.lock)
+        else None
+        for name in ("supervisor_pid", "init_pid")
+    )
+    if supervisor is not None:
+        return StoreBusyError(
+            f"the store is in use by the supervisor with PID {supervisor}",
+            tip="See `criu-train status`; for another job name another store with --store.",
+        )
+    if init is not None:
+        return StoreBusyError(
+            f"the training still runs in its cell (init_pid {init}), though its supervisor is gone",
+            tip=f"Let it end, or `kill -KILL {init}` and run again to go on from the newest snapshot.",
+        )
+    return StoreBusyError(
+        f"the store {layout.root} is in use by another process",
+        tip=f"Try again in a moment; `fuser -v {layout.lock}` tells who it is.",
+    )
+
+
+def _has_open(pid: int, lock: Path) -> bool:
+    """Whether a process has the lock file open: a PID alone may have been given to somebody else since."""
+    try:
+        return any(entry.exists() and entry.samefile(lock) for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,146 @@
+"""One snapshot as it lies on the disk, and whether it looks whole."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from criu_train.errors import StoreError
+from criu_train.store.digest import digest_bytes
+from criu_train.store.guard import distrust
+from criu_train.store.layout import created_at_of, sequence_of
+from criu_train.store.manifest import Manifest
+
+MANIFEST = "manifest.json"
+MARKER = "COMPLETE"
+OWNER = ".owner"  # locked as long as the process that writes the draft lives
+FAILED = "failed.json"  # why a draft was given up
+DUMP_LOG = "dump.log"
+# What the manifest does not cover: itself, what comes after it, and what nothing is restored from.
+NOT_COVERED = frozenset({MANIFEST, MARKER, OWNER, FAILED, DUMP_LOG, f".{MANIFEST}.tmp", f".{MARKER}.tmp"})
+
+Status = Literal["complete", "incomplete", "corrupt"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """``reason`` tells why the status is not ``complete``; ``proven`` whether a trial restore worked, if there was one.
+
+    ``manifest`` is there when it could be read, also of some that are corrupt.
+    """
+
+    path: Path
+    id: str
+    sequence: int
+    status: Status
+    reason: str | None
+    manifest: Manifest | None
+    abandoned: bool = False
+    proven: bool | None = None
+
+    @property
+    def created_at(self) -> str:
+        """ISO 8601, UTC."""
+        return created_at_of(self.id)
+
+    @property
+    def images(self) -> Path:
+        """CRIU's images directory."""
+        return self.path / "images"
+
+    @property
+    def files(self) -> Path:
+        """The blobs of saved files."""
+        return self.path / "files"
+
+
+def read_snapshot(path: Path, *, abandoned: bool = False, proven: bool | None = None) -> Snapshot:
+    """What can be told about the snapshot at ``path`` without reading its images; never raises.
+
+    Complete means: the marker fits the manifest, and every file is there with its size.
+    """
+    status: Status = "complete"
+    reason = manifest = None
+    try:
+        manifest = _read_manifest(path)
+        if problem := next(size_problems(path, manifest), None):
+            status, reason = "corrupt", problem
+    except _NotWholeError as error:
+        status, reason = error.status, str(error)
+    except StoreError as error:
+        status, reason = "corrupt", str(error)
+    except OSError as error:
+        status, reason = "corrupt", f"can't be read: {error.strerror}"
+    return Snapshot(path, path.name, sequence_of(path.name) or 0, status, reason, manifest, abandoned, proven)
+
+
+class _NotWholeError(Exception):
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status: Status = status
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """The manifest, once the marker vouches for it; raises _NotWholeError, StoreError, OSError."""
+    if reason := distrust(path.lstat()):
+        raise _NotWholeError("corrupt", f"the snapshot {reason}")
+    try:
+        marker = (path / MARKER).read_bytes()
+    except FileNotFoundError:
+        raise _NotWholeError("incomplete", _why_incomplete(path)) from None
+    try:
+        data = (path / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise _NotWholeError("corrupt", f"{MANIFEST} is missing") from None
+    if marker.strip() != digest_bytes(data).encode():
+        raise _NotWholeError("corrupt", f"{MANIFEST} does not match {MARKER}")
+    manifest = Manifest.from_json(data)
+    if manifest.id != path.name:
+        raise _NotWholeError("corrupt", f"it is a copy of {manifest.id}")
+    return manifest
+
+
+def size_problems(path: Path, manifest: Manifest) -> Iterator[str]:
+    """A line for each file of the manifest that is missing, no file, or not of its size; reads no bytes."""
+    base = f"{path}/"
+    for name, stored in manifest.files.items():
+        try:
+            status = os.lstat(base + name)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            yield f"{name} is missing" if missing else f"{name} can't be read: {error.strerror}"
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            yield f"{name} is no regular file"
+        elif status.st_size != stored.size:
+            yield f"{name} has {status.st_size} bytes instead of {stored.size}"
+
+
+def is_live(path: Path) -> bool:
+    """Whether a living process is writing the draft at ``path``."""
+    try:
+        descriptor = os.open(path / OWNER, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _why_incomplete(path: Path) -> str:
+    if is_live(path):
+        return "it is being written now"
+    try:
+        return str(json.loads((path / FAILED).read_bytes())["reason"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "its dump was cut off"

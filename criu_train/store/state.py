@@ -1,0 +1,124 @@
+"""``store.json``: who the store is, what runs in it, and the marks on its snapshots."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from criu_train.errors import StoreError
+from criu_train.store.durable import DISK, Disk, write_atomic
+from criu_train.store.layout import StoreLayout
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training from its cold start to its end; ``how`` it ended is a word or two for people."""
+
+    id: str
+    command: tuple[str, ...]
+    cwd: str
+    started_at: str
+    finished_at: str | None = None
+    exit_code: int | None = None
+    how: str | None = None
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """What ``store.json`` holds."""
+
+    id: str
+    pid_base: int
+    next_sequence: int = 1
+    run: Run | None = None
+    previous_run: Run | None = None  # comes back when the current one turns out to be none
+    abandoned: tuple[str, ...] = ()
+    proven: dict[str, bool] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The bytes of ``store.json``."""
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=2).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> StoreState:
+        """Raises StoreError for anything but a ``store.json`` of a version known here."""
+        try:
+            facts: dict[str, Any] = json.loads(data)
+            version = facts.pop("version")
+            if version != VERSION:
+                raise StoreError(
+                    f"the store is of version {version}, this criu-train reads {VERSION}",
+                    tip="Use the criu-train that made it.",
+                )
+            for name in ("run", "previous_run"):
+                if facts[name] is not None:
+                    facts[name] = Run(**facts[name] | {"command": tuple(facts[name]["command"])})
+            facts["abandoned"] = tuple(facts["abandoned"])
+            return cls(**facts)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"store.json can't be read ({type(error).__name__})",
+                tip="Move the store away to start anew; its snapshots stay as they are.",
+            ) from error
+
+
+Change = Callable[[StoreState], StoreState]
+
+
+def new_state() -> StoreState:
+    """A store that nothing happened in yet."""
+    return StoreState(id=secrets.token_hex(8), pid_base=_choose_pid_base())
+
+
+def load(layout: StoreLayout) -> StoreState:
+    """Raises StoreError when there is no readable ``store.json``."""
+    try:
+        return StoreState.from_json(layout.config.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(
+            f"there is no store at {layout.root}",
+            tip="`criu-train run -- COMMAND` makes one; name another with --store.",
+        ) from None
+    except OSError as error:
+        raise StoreError(f"store.json can't be read: {error.strerror}", tip="Check the disk.") from error
+
+
+def change(layout: StoreLayout, how: Change, disk: Disk = DISK) -> StoreState:
+    """Replace the state by what ``how`` makes of it; the caller holds the mutex."""
+    before = load(layout)
+    after = how(before)
+    if after != before:
+        write_atomic(layout.config, after.to_json(), disk=disk)
+    return after
+
+
+@contextmanager
+def mutex(layout: StoreLayout) -> Iterator[None]:
+    """Keep every other process and thread from changing ``store.json`` or the set of snapshots; held only briefly."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(layout.mutex, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _choose_pid_base() -> int:
+    """Where the PIDs of this store's training begin.
+
+    PIDs stand in the names of files (``/dev/shm/torch_PID_…``), so two jobs should not number alike: a multiple of
+    100 by chance. The upper part of the range stays free for what the training forks, and ``pid_max`` may be no
+    more than 32768.
+    """
+    limit = min(int(Path("/proc/sys/kernel/pid_max").read_text()), 32768) * 6 // 10
+    return 1000 + 100 * secrets.randbelow(max(1, (limit - 1000) // 100))

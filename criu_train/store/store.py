@@ -1,0 +1,228 @@
+"""The store: the directory of snapshots of one job."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from criu_train.errors import StoreError, UsageError
+from criu_train.store import state as state_file
+from criu_train.store.draft import Draft
+from criu_train.store.durable import DISK, Disk, make_private_dir, write_atomic
+from criu_train.store.guard import check_ours
+from criu_train.store.layout import TRASH_PREFIX, StoreLayout, sequence_of, snapshot_id
+from criu_train.store.removal import set_aside, sweep
+from criu_train.store.retention import newest_usable, superfluous
+from criu_train.store.snapshot import Snapshot, read_snapshot
+from criu_train.store.state import Run, StoreState
+from criu_train.units import utc_now_iso
+
+
+class Store:
+    """Safe to use from several processes at once; every change is durable when the call returns."""
+
+    def __init__(self, layout: StoreLayout, disk: Disk = DISK) -> None:
+        """Use ``open`` or ``create_or_open``, which check first."""
+        self.layout = layout
+        self._disk = disk
+        state = state_file.load(layout)
+        self.id = state.id
+        self.pid_base = state.pid_base
+
+    @classmethod
+    def open(cls, root: Path, disk: Disk = DISK) -> Store:
+        """Open the store at ``root``; raises StoreError where there is none, or none that we can trust."""
+        layout = StoreLayout(root.absolute())
+        if layout.root.is_dir():
+            check_ours(layout.root)
+        if layout.snapshots.is_dir():
+            check_ours(layout.snapshots)
+        return cls(layout, disk)
+
+    @classmethod
+    def create_or_open(cls, root: Path, disk: Disk = DISK) -> Store:
+        """Open the store at ``root``, made first (0700, files 0600) where there is none; raises StoreError."""
+        layout = StoreLayout(root.absolute())
+        try:
+            if not layout.root.is_dir():
+                layout.root.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    make_private_dir(layout.root)
+                except FileExistsError:
+                    check_ours(layout.root)
+                disk.fsync(layout.root.parent)
+            check_ours(layout.root)
+            if not layout.config.exists():
+                _initialise(layout, disk)
+        except OSError as error:
+            raise StoreError(
+                f"no store can be made at {layout.root}: {error.strerror}", tip="Name another place with --store."
+            ) from error
+        return cls.open(root, disk)
+
+    # Runs
+
+    @property
+    def run(self) -> Run | None:
+        """The current run, finished or not."""
+        return state_file.load(self.layout).run
+
+    def begin_run(self, command: tuple[str, ...], cwd: str) -> Run:
+        """Start a new run, which becomes the current one."""
+        run = Run(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", command, cwd, utc_now_iso())
+        self._change(lambda state: replace(state, run=run, previous_run=state.run))
+        return run
+
+    def finish_run(self, exit_code: int, how: str) -> None:
+        """The current run came to its end: nothing of it is restored any more unless asked for by id."""
+
+        def finish(state: StoreState) -> StoreState:
+            if state.run is None:
+                return state
+            return replace(state, run=replace(state.run, finished_at=utc_now_iso(), exit_code=exit_code, how=how))
+
+        self._change(finish)
+
+    def forget_run(self) -> None:
+        """The command of the current run could not be executed: the run before is the current one again."""
+        self._change(lambda state: replace(state, run=state.previous_run, previous_run=None))
+
+    # Snapshots
+
+    def new_draft(self, run_id: str, trigger: str) -> Draft:
+        """Begin a snapshot; its sequence number was never used before and never will be again. Raises OSError."""
+        with state_file.mutex(self.layout):
+            names = (path.name.removeprefix(TRASH_PREFIX) for path in self._entries())
+            used = [number for name in names if (number := sequence_of(name)) is not None]
+            sequence = max(state_file.load(self.layout).next_sequence, 1 + max(used, default=0))
+            self._change_locked(lambda state: replace(state, next_sequence=sequence + 1))
+            path = self.layout.snapshots / snapshot_id(sequence, datetime.now(UTC))
+            return Draft(path, run_id, trigger, self._disk)
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots, oldest first by sequence number; reads no images."""
+        state = state_file.load(self.layout)
+        found = [
+            read_snapshot(path, abandoned=path.name in state.abandoned, proven=state.proven.get(path.name))
+            for path in self._entries()
+            if sequence_of(path.name) is not None
+        ]
+        return sorted(found, key=lambda one: one.sequence)
+
+    def find(self, text: str) -> Snapshot:
+        """The snapshot with this sequence number, id or unique beginning of an id; ``latest`` is the newest usable.
+
+        Raises UsageError when there is none or more than one.
+        """
+        snapshots = self.snapshots()
+        if text == "latest":
+            if (latest := newest_usable(snapshots)) is None:
+                raise UsageError(
+                    "there is no complete snapshot yet", tip="`criu-train snapshot list` tells what is there."
+                )
+            return latest
+        matches = [one for one in snapshots if text.isdecimal() and one.sequence == int(text)]
+        matches = matches or [one for one in snapshots if text and one.id.startswith(text)]
+        if len(matches) != 1:
+            what = f"{text!r} could be any of {len(matches)} snapshots" if matches else f"there is no snapshot {text!r}"
+            raise UsageError(what, tip="`criu-train snapshot list` shows the ids; the number after the dash is enough.")
+        return matches[0]
+
+    def abandon_after(self, snapshot_id: str) -> list[str]:
+        """A branch begins at a snapshot: mark the later complete ones of its run; returns their ids."""
+        snapshots = self.snapshots()
+        start = next(one for one in snapshots if one.id == snapshot_id)
+        run = start.manifest.run if start.manifest else None
+        later = [
+            one.id
+            for one in snapshots
+            if one.sequence > start.sequence and one.status == "complete" and one.manifest and one.manifest.run == run
+        ]
+        # The start itself is wanted again, even if an earlier branch had left it behind.
+        self._change(lambda state: replace(state, abandoned=tuple(sorted({*state.abandoned, *later} - {snapshot_id}))))
+        return later
+
+    def mark_proven(self, snapshot_id: str, proven: bool) -> None:
+        """A trial restore of the snapshot worked, or did not."""
+        self._change(lambda state: replace(state, proven={**state.proven, snapshot_id: proven}))
+
+    def delete(self, ids: Iterable[str], *, force: bool = False) -> None:
+        """Remove snapshots by their full ids; raises StoreError, having removed none.
+
+        The last usable one of a run that is not finished goes only by ``force``.
+        """
+        wanted = set(ids)
+        snapshots = self.snapshots()
+        if unknown := wanted - {one.id for one in snapshots}:
+            raise UsageError(f"there is no snapshot {min(unknown)}", tip="`criu-train snapshot list` shows the ids.")
+        run = state_file.load(self.layout).run
+        newest = newest_usable(snapshots)
+        rest = newest_usable([one for one in snapshots if one.id not in wanted])
+        if newest and not rest and run and run.finished_at is None and not force:
+            raise StoreError(
+                f"{newest.id} is the last snapshot that the unfinished run could go on from",
+                tip="Keep it, or delete it with --force.",
+            )
+        self._remove([one for one in snapshots if one.id in wanted], refuse_live=True)
+
+    def prune(self, keep: int) -> list[str]:
+        """Keep the newest ``keep`` complete snapshots, see ``retention``; returns the ids of what was removed.
+
+        Also sweeps what dead dumps and interrupted deletions left; never touches a draft whose writer lives.
+        """
+        if keep < 1:
+            raise UsageError("at least one snapshot has to stay", tip="Use --keep 1 or more.")
+        return self._remove(superfluous(self.snapshots(), keep), refuse_live=False)
+
+    def next_journal(self) -> Path:
+        """Where the next cell writes its journal; the directory is there, the file is not."""
+        if not self.layout.journals.is_dir():
+            make_private_dir(self.layout.journals)
+        numbers = [int(path.stem) for path in self.layout.journals.glob("*.jsonl") if path.stem.isdecimal()]
+        return self.layout.journals / f"{max(numbers, default=0) + 1:06d}.jsonl"
+
+    # How
+
+    def _remove(self, snapshots: Sequence[Snapshot], *, refuse_live: bool) -> list[str]:
+        with state_file.mutex(self.layout):
+            gone = set_aside(snapshots, refuse_live=refuse_live, disk=self._disk)
+            self._change_locked(
+                lambda state: replace(
+                    state,
+                    abandoned=tuple(one for one in state.abandoned if one not in gone),
+                    proven={one: proven for one, proven in state.proven.items() if one not in gone},
+                )
+            )
+        sweep(self.layout.snapshots, disk=self._disk)
+        return gone
+
+    def _entries(self) -> Sequence[Path]:
+        return list(self.layout.snapshots.iterdir()) if self.layout.snapshots.is_dir() else []
+
+    def _change(self, how: state_file.Change) -> StoreState:
+        with state_file.mutex(self.layout):
+            return self._change_locked(how)
+
+    def _change_locked(self, how: state_file.Change) -> StoreState:
+        return state_file.change(self.layout, how, self._disk)
+
+
+def _initialise(layout: StoreLayout, disk: Disk) -> None:
+    """Make an empty directory of ours, or one whose making was cut off, a store."""
+    with state_file.mutex(layout):
+        if layout.config.exists():
+            return
+        ours = {path.name for path in (layout.mutex, layout.lock, layout.snapshots, layout.journals, layout.rollback)}
+        if foreign := {path.name for path in layout.root.iterdir()} - ours - {f".{layout.config.name}.tmp"}:
+            raise StoreError(
+                f"{layout.root} is no store, and there is something else in it ({min(foreign)})",
+                tip="Name an empty or a new directory with --store.",
+            )
+        layout.root.chmod(0o700)
+        for path in (layout.snapshots, layout.journals, layout.rollback):
+            if not path.is_dir():
+                make_private_dir(path)
+        write_atomic(layout.config, state_file.new_state().to_json(), disk=disk)
