@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from criu_train.errors import StoreError
@@ -78,7 +78,8 @@ class Manifest(ManifestFields):
 
     def to_json(self) -> bytes:
         """The bytes of ``manifest.json``."""
-        facts = asdict(self)
+        facts = {one.name: getattr(self, one.name) for one in fields(self)}
+        facts |= {"cpu": asdict(self.cpu), "stats": dict(self.stats), "metrics": dict(self.metrics)}
         # Long lists of equal shape are rows rather than objects: a third of the size and of the time to read.
         facts["external"] = [list(one) for one in self.external]
         facts["files"] = {path: list(stored) for path, stored in sorted(self.files.items())}
