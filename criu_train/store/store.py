@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,11 +37,26 @@ class Store:
     def open(cls, root: Path, disk: Disk = DISK) -> Store:
         """Open the store at ``root``; raises StoreError where there is none, or none that we can trust."""
         layout = StoreLayout(root.absolute())
-        if layout.root.is_dir():
-            check_ours(layout.root)
-        if layout.snapshots.is_dir():
-            check_ours(layout.snapshots)
-        return cls(layout, disk)
+        try:
+            for directory in (layout.root, layout.snapshots):
+                if directory.is_dir():
+                    check_ours(directory)
+            return cls(layout, disk)
+        except OSError as error:
+            raise StoreError(
+                f"the store {root} can't be read: {error.strerror}", tip="Name another place with --store."
+            ) from error
+
+    @classmethod
+    def open_if_any(cls, root: Path) -> Store | None:
+        """Open the store at ``root``, None where there is none yet; raises StoreError for one that we can't trust."""
+        try:
+            return cls.open(root)
+        except StoreError:
+            with suppress(OSError):
+                if not StoreLayout(root).config.exists():
+                    return None
+            raise
 
     @classmethod
     def create_or_open(cls, root: Path, disk: Disk = DISK) -> Store:
