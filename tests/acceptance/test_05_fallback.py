@@ -1,0 +1,200 @@
+"""A snapshot that can't be used is passed over and it is told why; no damage makes a restore hang or start nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Reference, StartJob
+from harness import Job, workload
+
+pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+
+TRAINING = workload("plain.py", "--steps", 250, "--delay", 0.03, "--child")
+
+
+def flip_a_byte(path: Path, at: int | None = None) -> None:
+    data = bytearray(path.read_bytes())
+    position = len(data) // 2 if at is None else at
+    data[position] ^= 0xFF
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def pages(snapshot: Path) -> Path:
+    return max((snapshot / "images").glob("pages-*"), key=lambda path: path.stat().st_size)
+
+
+def one_wrong_byte_in_the_pages(snapshot: Path) -> None:
+    flip_a_byte(pages(snapshot))
+
+
+def one_wrong_byte_in_the_pstree(snapshot: Path) -> None:
+    flip_a_byte(snapshot / "images" / "pstree.img")
+
+
+def truncated_pages(snapshot: Path) -> None:
+    os.truncate(pages(snapshot), pages(snapshot).stat().st_size // 2)
+
+
+def a_missing_image(snapshot: Path) -> None:
+    next((snapshot / "images").glob("core-*.img")).unlink()
+
+
+def no_marker(snapshot: Path) -> None:
+    (snapshot / "COMPLETE").unlink()
+
+
+def garbage_in_the_manifest(snapshot: Path) -> None:
+    (snapshot / "manifest.json").write_bytes(b"\0garbage\xff" * 100)
+
+
+def no_manifest(snapshot: Path) -> None:
+    (snapshot / "manifest.json").unlink()
+
+
+def garbage_in_the_listing(snapshot: Path) -> None:
+    (snapshot / "listing.json").write_bytes(b"{}")
+
+
+DAMAGES: list[Callable[[Path], None]] = [
+    one_wrong_byte_in_the_pages,
+    one_wrong_byte_in_the_pstree,
+    truncated_pages,
+    a_missing_image,
+    no_marker,
+    garbage_in_the_manifest,
+    no_manifest,
+    garbage_in_the_listing,
+]
+
+
+def job_with_snapshots(start_job: StartJob, count: int, *options: str) -> tuple[Job, list[str]]:
+    """A job that was killed a few steps after its last snapshot; and the ids, oldest first."""
+    job = start_job(TRAINING, "--every", "1h", *options)
+    job.wait_for_step(10)
+    ids = []
+    for _ in range(count):
+        ids.append(job.dump())
+        job.wait_for_progress(5)
+    job.kill_everything()
+    return job, ids
+
+
+def directory(job: Job, snapshot: str) -> Path:
+    return job.store / "snapshots" / snapshot
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_newest_snapshot_is_passed_over_for_the_next_older_one(
+    start_job: StartJob, undisturbed: Reference, damage: Callable[[Path], None]
+) -> None:
+    job, [older, newest] = job_with_snapshots(start_job, 2)
+    damage(directory(job, newest))
+    job.start()
+    status = job.wait_for_restore()
+    assert status["restored_from"] == older
+    assert newest in job.said(), "the one that was passed over is not named"
+    assert job.wait() == 0
+    assert job.contents() == undisturbed(TRAINING).contents
+
+
+def test_verify_finds_one_wrong_byte_in_any_file_of_a_snapshot(start_job: StartJob) -> None:
+    job, [snapshot] = job_with_snapshots(start_job, 1)
+    assert job.tell("snapshot", "verify", snapshot).code == 0
+    top = directory(job, snapshot)
+    sealed = [p for p in sorted(top.rglob("*")) if p.is_file() and p.stat().st_size and p.name != "dump.log"]
+    assert len(sealed) > 10
+    unseen = []
+    for path in sealed:
+        flip_a_byte(path)
+        if job.tell("snapshot", "verify", snapshot).code == 0:
+            unseen.append(path.name)
+        flip_a_byte(path)
+    assert unseen == []
+    assert job.tell("snapshot", "verify", snapshot).code == 0
+
+
+def test_without_any_usable_snapshot_the_training_starts_cold_and_the_files_stay(start_job: StartJob) -> None:
+    job, ids = job_with_snapshots(start_job, 2)
+    for snapshot in ids:
+        truncated_pages(directory(job, snapshot))
+    before = (job.work / "metrics.jsonl").read_bytes()
+    output_before = job.output()
+    job.start()
+    job.wait_for_step(before.count(b"\n") + 5)
+    assert job.status()["restored_from"] is None
+    assert (job.work / "metrics.jsonl").read_bytes().startswith(before)
+    assert output_before in [path.read_text() for path in job.store.glob("rollback/**/output.log*")]
+    assert job.output().startswith("step 0 ")
+    for snapshot in ids:
+        assert snapshot in job.said()
+
+
+def test_without_any_usable_snapshot_the_job_fails_if_it_was_told_to(start_job: StartJob) -> None:
+    job, ids = job_with_snapshots(start_job, 2)
+    for snapshot in ids:
+        one_wrong_byte_in_the_pages(directory(job, snapshot))
+    before = job.contents()
+    job.start("--on-restore-failure", "fail")
+    assert job.wait(30) == 125
+    assert job.contents() == before
+    for snapshot in ids:
+        assert snapshot in job.said()
+
+
+def test_a_failed_restore_undoes_its_rollback_and_works_once_the_cause_is_gone(
+    start_job: StartJob, undisturbed: Reference
+) -> None:
+    command = [*TRAINING, "--listen"]
+    job = start_job(command, "--every", "1h", "--on-restore-failure", "fail")
+    job.wait_for_step(10)
+    root = psutil.Process(job.wait_for_pid("root_pid"))
+    port = next(c.laddr.port for c in root.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+    snapshot = job.dump()
+    job.wait_for_progress(5)
+    job.kill_everything()
+    before = job.contents()
+    with socket.create_server(("127.0.0.1", port)):
+        job.start()
+        assert job.wait(60) == 125
+    assert snapshot in job.said()
+    assert job.contents() == before
+    job.start()
+    job.wait_for_restore()
+    assert job.wait() == 0
+    assert job.contents() == undisturbed(command).contents
+
+
+def test_a_snapshot_whose_libraries_have_changed_is_refused_before_anything_is_touched(
+    start_job: StartJob, place: Path
+) -> None:
+    library = place / "library.so"
+    library.write_bytes(b"version 1" * 1000)
+    job = start_job([*TRAINING, "--mapped", str(library)], "--every", "1h", "--on-restore-failure", "fail")
+    job.wait_for_step(10)
+    snapshot = job.dump()
+    job.wait_for_progress(5)
+    job.kill_everything()
+    before = job.contents()
+    library.write_bytes(b"version 2, a longer one" * 1000)
+    job.start()
+    assert job.wait(60) == 125
+    assert snapshot in job.said()
+    assert "library.so" in job.said()
+    assert job.contents() == before
+
+
+def test_a_branch_leaves_the_later_snapshots_behind(start_job: StartJob) -> None:
+    job, [first, second] = job_with_snapshots(start_job, 2)
+    job.start(arguments=["restore", first])
+    job.wait_for_restore()
+    third = job.dump()
+    assert {s["id"]: s["abandoned"] for s in job.snapshots()} == {first: False, second: True, third: False}
+    job.kill_everything()
+    job.start()
+    assert job.wait_for_restore()["restored_from"] == third
