@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import click
+from rich.text import Text
+
+from criu_train.cli.console import console
 
 
 @click.command()
 def setup() -> None:
     """Get a CRIU that works on this kernel.
 
-    Uses the one that is installed if it passes a real dump and restore, else fetches a newer one from Debian into a
+    Uses the installed one if it passes a real dump and restore, else fetches a newer one from Debian into a
     directory of its own (/var/lib/criu-train/criu, or CRIU_TRAIN_PREFIX). The host's packages stay as they are.
     """
-    from criu_train.cli.console import console
     from criu_train.doctor.setup import set_up
 
-    criu = set_up(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
-    console.print(f"ready: CRIU {criu.version} ({criu.origin})", highlight=False, soft_wrap=True)
+    criu = set_up(lambda line: console.print(Text(line), soft_wrap=True))
+    console.print(Text(f"ready: CRIU {criu.version} ({criu.origin})"), soft_wrap=True)

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from criu_train.criu.command import dump_command, restore_command
@@ -22,6 +21,7 @@ from criu_train.criu.verdicts import NetworkLock, Verdict
 from criu_train.doctor import probe_cell
 from criu_train.doctor.probe_cell import ROOT_PID, Stage
 from criu_train.errors import EnvironmentUnfitError
+from criu_train.units import utc_now_iso
 
 CELL_LIMIT_S = 45.0
 _GHOST_LIMIT = 1 << 20
@@ -65,13 +65,12 @@ def probe(criu: Criu) -> Verdict:
             return _verdict(criu, lock, detail, passed=True)
         if not failure.concerns_network_lock:
             break
-    assert failure is not None  # noqa: S101 - for the type checker: there is more than one lock
+    assert failure is not None
     return _verdict(criu, "nftables", f"{failure.stage}: {failure.why}", passed=False)
 
 
 def _verdict(criu: Criu, lock: NetworkLock, detail: str, *, passed: bool) -> Verdict:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Verdict(passed=passed, detail=detail, version=criu.version, network_lock=lock, probed_at=now)
+    return Verdict(passed=passed, detail=detail, version=criu.version, network_lock=lock, probed_at=utc_now_iso())
 
 
 def _try(criu: Criu) -> _Failure | None:

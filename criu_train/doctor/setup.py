@@ -95,7 +95,7 @@ def _adopt(draft: Path, prefix: Path, say: Say) -> Criu:
     draft.rename(prefix)
     _sweep(prefix.parent)
     adopted = describe(prefix / "usr/sbin/criu", "private")
-    assert adopted is not None  # noqa: S101 - it was described a moment ago
+    assert adopted is not None
     remember(adopted.binary, verdict)
     say(f"CRIU {adopted.version} at {adopted.binary}: {verdict.detail}")
     return replace(adopted, network_lock=verdict.network_lock)
