@@ -1,0 +1,34 @@
+"""Options as people write them: durations, sizes, and an environment variable for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from criu_train.units import parse_duration, parse_size
+
+
+class _Parsed(click.ParamType[Any]):
+    def __init__(self, name: str, parse: Callable[[str], float | int]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | int:
+        if isinstance(value, int | float):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = _Parsed("duration", parse_duration)
+SIZE = _Parsed("size", parse_size)
+
+
+def option(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A click option that also reads ``CRIU_TRAIN_<NAME>`` and shows its default."""
+    variable = "CRIU_TRAIN_" + name.removeprefix("--").upper().replace("-", "_")
+    return click.option(name, **{"envvar": variable, "show_default": True, "show_envvar": True, **attributes})

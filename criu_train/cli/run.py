@@ -1,0 +1,71 @@
+"""``criu-train run``: supervise a training, from its newest snapshot if it was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from criu_train.cli.parameters import DURATION, SIZE, option
+from criu_train.cli.settings import Settings
+
+
+def supervision_options(command: Any) -> Any:
+    """The options that ``run`` and ``restore`` share."""
+    for decorate in reversed(
+        (
+            option("--every", type=DURATION, default="30m", help="Time between two snapshots; 0 for no timer."),
+            option("--keep", type=click.IntRange(min=1), default=5, help="How many complete snapshots to keep."),
+            option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts in a row without progress."),
+            option("--grace", type=DURATION, default="25s", help="Time between SIGTERM and the end."),
+            option("--user", default=None, help="Run the training as this user."),
+            option("--dump-timeout", type=DURATION, default="5m", help="Time limit of one dump, beside its memory's."),
+            option("--restore-timeout", type=DURATION, default="10m", help="Time limit of one restore."),
+            option("--file-limit", type=SIZE, default="1G", help="Largest file whose bytes are saved."),
+            option(
+                "--workspace",
+                type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+                multiple=True,
+                help="A directory beside the working directory that the training works in (repeatable).",
+            ),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@supervision_options
+@option("--fresh", is_flag=True, help="Start a new run, whatever the store holds.")
+@option(
+    "--on-restore-failure",
+    type=click.Choice(["cold", "fail"]),
+    default="cold",
+    help="When no snapshot can be restored: start from the beginning, or stop.",
+)
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
+@click.pass_obj
+def run(settings: Settings, /, command: tuple[str, ...], **chosen: Any) -> None:
+    """Run COMMAND under supervision; the same line goes on where it was interrupted.
+
+    The newest snapshot of the interrupted run that works is restored; without one, COMMAND starts from the beginning.
+
+    \b
+    Examples:
+      criu-train run -- python train.py
+      criu-train run --every 10m --keep 3 -- torchrun --nproc-per-node 2 train.py
+      criu-train run --fresh -- python train.py
+    """
+    from criu_train.cli.reporter import ConsoleReporter
+    from criu_train.supervisor.entry import run_command
+
+    code = run_command(settings.store, command, options_of(chosen), ConsoleReporter())
+    raise click.exceptions.Exit(code)
+
+
+def options_of(chosen: dict[str, Any]) -> Any:
+    """The supervisor's options from what click has parsed."""
+    from criu_train.supervisor.options import RunOptions
+
+    return RunOptions(**{**chosen, "every": chosen["every"] or None})

@@ -1,0 +1,61 @@
+"""The control socket: how `criu-train dump` asks the running supervisor. One JSON line each way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+def runtime_directory() -> Path:
+    """A short path for sockets and locks (unix socket addresses end at 107 bytes), ours alone."""
+    base = Path("/run") if os.access("/run", os.W_OK) else Path(tempfile.gettempdir())
+    directory = base / "criu-train"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+class ControlServer:
+    """Answers requests while open; the socket file is removed at the end."""
+
+    def __init__(self, path: Path, handler: Handler) -> None:
+        self.path = path
+        self._handler = handler
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> ControlServer:
+        self.path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, str(self.path))
+        self.path.chmod(0o600)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ValueError):
+            answer = await self._handler(json.loads(await reader.readline()))
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+
+async def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Send one request and wait for its answer. Raises OSError or ValueError when the supervisor is gone."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    try:
+        writer.write(json.dumps(request).encode() + b"\n")
+        await writer.drain()
+        answer: dict[str, Any] = json.loads(await reader.readline())
+        return answer
+    finally:
+        writer.close()

@@ -1,0 +1,132 @@
+"""What the command line calls: each function is one command, from a store's path to its result."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from criu_train.cell.cell import Ended
+from criu_train.criu.find import Criu, find_criu
+from criu_train.errors import DumpFailedError, EnvironmentUnfitError, StoreError
+from criu_train.store.events import EventLog
+from criu_train.store.lock import StoreLock
+from criu_train.store.store import Store
+from criu_train.supervisor.cause import describe_end, describe_interruption, read_ended
+from criu_train.supervisor.control import ask, runtime_directory
+from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.reporter import Reporter
+from criu_train.supervisor.start import AlreadyEnded, Start, start_of_command, start_of_snapshot
+from criu_train.supervisor.state import ALIVE, read_state
+from criu_train.supervisor.supervisor import Supervisor
+from criu_train.workspace.rollback import recover_unfinished
+
+
+def run_command(root: Path, command: tuple[str, ...], options: RunOptions, reporter: Reporter) -> int:
+    """``run``. Returns the exit code; raises CriuTrainError for what can't be done."""
+    criu = _fit_machine()
+    store = Store.create_or_open(root)
+    lock = StoreLock.acquire(store.layout)
+    try:
+        ended_alone = _tell_interruption(store, reporter)
+        start = start_of_command(store, command, str(Path.cwd()), fresh=options.fresh, ended_alone=ended_alone)
+        if isinstance(start, AlreadyEnded):
+            return _finish_alone(store, start.ended, reporter)
+        return _supervise(store, lock, criu, start, options=options, reporter=reporter)
+    finally:
+        lock.release()
+
+
+def restore_snapshot(root: Path, wanted: str, options: RunOptions, reporter: Reporter) -> int:
+    """``restore``. Returns the exit code; raises CriuTrainError when that snapshot can't be restored."""
+    criu = _fit_machine()
+    store = Store.open(root)
+    lock = StoreLock.acquire(store.layout)
+    try:
+        snapshot = store.find(wanted)
+        start = start_of_snapshot(store, snapshot)
+        options = replace(options, on_restore_failure="fail")
+        return _supervise(store, lock, criu, start, options=options, reporter=reporter)
+    finally:
+        lock.release()
+
+
+async def request_dump(root: Path) -> str:
+    """``dump``. Returns the id; raises DumpFailedError or StoreError."""
+    state = read_state(Store.open(root).layout.supervisor)
+    if state is None or state.control is None or not state.supervisor_alive() or state.state not in ALIVE:
+        raise StoreError("no supervisor runs for this store", tip="start one: `criu-train run -- COMMAND`")
+    try:
+        answer = await ask(Path(state.control), {"ask": "dump"})
+    except (OSError, ValueError) as error:
+        raise DumpFailedError(
+            "the supervisor ended before the snapshot was complete", tip="`criu-train status` tells what became of it"
+        ) from error
+    if "error" in answer:
+        raise DumpFailedError(answer["error"], tip=answer["tip"])
+    return str(answer["id"])
+
+
+def current_status(root: Path) -> dict[str, Any]:
+    """``status``: the documented fields of its JSON form."""
+    state = read_state(Store.open(root).layout.supervisor)
+    if state is None:
+        raise StoreError("nothing was ever run in this store", tip="start: `criu-train run -- COMMAND`")
+    name = state.state
+    if name in ALIVE and not state.supervisor_alive():
+        name = "lost"
+    cell = state.cell_alive()
+    return {
+        "state": name,
+        "supervisor_pid": state.supervisor_pid if state.supervisor_alive() else None,
+        "init_pid": state.init_pid if cell else None,
+        "root_pid": state.root_pid if cell else None,
+        "run": state.run,
+        "restored_from": state.restored_from,
+        "last_snapshot": state.last_snapshot,
+        "next_dump_at": state.next_dump_at,
+        "dumps_failed": state.dumps_failed,
+        "restarts": state.restarts,
+    }
+
+
+def _fit_machine() -> Criu:
+    if os.geteuid() != 0:
+        raise EnvironmentUnfitError(
+            "dumping and restoring processes needs root", tip="run it with sudo; the training can get --user NAME"
+        )
+    return find_criu()
+
+
+def _supervise(
+    store: Store, lock: StoreLock, criu: Criu, start: Start, *, options: RunOptions, reporter: Reporter
+) -> int:
+    recover_unfinished(store.layout.rollback)
+    store.prune(options.keep)
+    supervisor = Supervisor(
+        store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime_directory()
+    )
+    return asyncio.run(supervisor.supervise(start))
+
+
+def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:
+    """Tell and record why an unfinished run was interrupted. Returns how the training ended if nobody watched."""
+    run = store.run
+    if run is None or run.finished_at is not None:
+        return None
+    state = read_state(store.layout.supervisor)
+    ended = read_ended(store.layout.cell, run.id)
+    cause = describe_interruption(state, ended)
+    EventLog(store.layout.events).append("interrupted", run=run.id, cause=cause)
+    reporter.interrupted(cause)
+    return ended if state is not None and state.state in ALIVE else None
+
+
+def _finish_alone(store: Store, ended: Ended, reporter: Reporter) -> int:
+    """The training came to its end while its supervisor was lost: that is told once, and then the run is over."""
+    store.finish_run(ended.exit_code, describe_end(ended))
+    EventLog(store.layout.events).append("finished", exit_code=ended.exit_code)
+    reporter.ended(ended)
+    return ended.exit_code

@@ -1,0 +1,24 @@
+"""What the user may choose for one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Durations in seconds, sizes in bytes. ``every`` None means no timer."""
+
+    every: float | None = 1800.0
+    keep: int = 5
+    fresh: bool = False
+    on_restore_failure: Literal["cold", "fail"] = "cold"
+    max_restarts: int = 3
+    grace: float = 25.0
+    user: str | None = None
+    dump_timeout: float = 300.0
+    restore_timeout: float = 600.0
+    file_limit: int = 1 << 30
+    workspace: tuple[Path, ...] = field(default=())

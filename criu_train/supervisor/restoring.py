@@ -1,0 +1,184 @@
+"""Restoring: the newest snapshot that works, older ones after it, each with its reason when it is passed over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from criu_train.cell import processes
+from criu_train.cell.cell import Cell
+from criu_train.criu.command import restore_command
+from criu_train.criu.explain import explain
+from criu_train.criu.find import Criu
+from criu_train.criu.images import Images
+from criu_train.errors import CriuTrainError, RestoreFailedError
+from criu_train.store.integrity import verify
+from criu_train.store.manifest import Manifest
+from criu_train.store.snapshot import Snapshot
+from criu_train.store.store import Store
+from criu_train.supervisor.machine_lock import machine_lock
+from criu_train.supervisor.options import RunOptions
+from criu_train.workspace.environment import compare
+from criu_train.workspace.journal import Journals
+from criu_train.workspace.listing import Listing, read_listing
+from criu_train.workspace.rollback import Rollback, roll_back
+
+# How long a restored tree is looked at before it counts as alive.
+_ALIVE_AFTER_S = 0.3
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One snapshot that was tried; ``reason`` is None for the one that works."""
+
+    snapshot: str
+    reason: str | None
+    tip: str | None = None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A cell in which the training runs again."""
+
+    cell: Cell
+    snapshot: Snapshot
+    listing: Listing
+    rollback_summary: str
+    warnings: tuple[str, ...]
+
+
+CellFactory = Callable[[], Awaitable[Cell]]
+
+
+class Restorer:
+    """Tries snapshots in the order given. ``new_cell`` starts an empty cell with a journal of its own."""
+
+    def __init__(self, *, store: Store, criu: Criu, options: RunOptions, runtime: Path, new_cell: CellFactory) -> None:
+        self._store = store
+        self._criu = criu
+        self._options = options
+        self._runtime = runtime
+        self._new_cell = new_cell
+        self.attempts: list[Attempt] = []
+
+    async def restore_first_that_works(self, snapshots: Sequence[Snapshot]) -> Restored | None:
+        """None when none works; ``attempts`` then tells why."""
+        for snapshot in snapshots:
+            try:
+                restored = await self._restore(snapshot)
+            except CriuTrainError as error:
+                self.attempts.append(Attempt(snapshot.id, str(error), error.tip))
+            except OSError as error:
+                self.attempts.append(Attempt(snapshot.id, f"{error.strerror}: {error.filename}"))
+            else:
+                self.attempts.append(Attempt(snapshot.id, None))
+                return restored
+        return None
+
+    async def _restore(self, snapshot: Snapshot) -> Restored:
+        manifest = await asyncio.to_thread(_verified, snapshot)
+        listing = read_listing(snapshot.path / "listing.json")
+        warnings = _fit(manifest, self._criu)
+        async with machine_lock(self._runtime, self._options.restore_timeout):
+            rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
+            cell: Cell | None = None
+            try:
+                cell = await self._new_cell()
+                await self._run_criu(cell, snapshot, manifest)
+                await _see_alive(cell)
+            except BaseException as error:
+                if cell is not None:
+                    await cell.kill()
+                    # What the tree did before it was found wanting is undone first, then the rollback itself.
+                    with contextlib.suppress(OSError):
+                        again = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
+                        await asyncio.to_thread(again.commit)
+                await asyncio.to_thread(rollback.undo)
+                if isinstance(error, ConnectionError):
+                    raise RestoreFailedError(
+                        "the cell was lost while CRIU restored into it", tip="look into the kernel's log (dmesg)"
+                    ) from error
+                raise
+            await asyncio.to_thread(rollback.commit)
+        return Restored(cell, snapshot, listing, rollback.summary, warnings)
+
+    def _roll_back(self, snapshot: Snapshot, manifest: Manifest, listing: Listing) -> Rollback:
+        journals = Journals.since(self._store.layout.journals, manifest.journal, manifest.journal_offset)
+        keep = self._store.layout.rollback / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        return roll_back(listing, snapshot.path / "files", journals, _unused(keep))
+
+    async def _run_criu(self, cell: Cell, snapshot: Snapshot, manifest: Manifest) -> None:
+        log = self._store.layout.root / f"restore-{snapshot.sequence:06d}.log"
+        log.unlink(missing_ok=True)
+        argv = restore_command(self._criu, images=snapshot.path / "images", log=log)
+        tasks = Images(snapshot.path / "images", self._criu.pycriu).tasks()
+        taken = {number for task in tasks for number in (task.pid, *task.threads)}
+        ended = await cell.criu(
+            argv,
+            limit_s=self._options.restore_timeout,
+            stderr=log,
+            next_pid=_free_range(manifest.ns_last_pid + 1, taken),
+        )
+        if ended.timed_out:
+            raise RestoreFailedError(
+                "the restore took longer than its time limit", tip="allow more with --restore-timeout"
+            )
+        if ended.code != 0:
+            explanation = explain(log.read_text(errors="replace") if log.exists() else "", ended.code)
+            raise RestoreFailedError(explanation.what, tip=explanation.tip)
+        await cell.adopt(manifest.root_pid)
+        log.unlink(missing_ok=True)
+
+
+def _verified(snapshot: Snapshot) -> Manifest:
+    if snapshot.status != "complete" or snapshot.manifest is None:
+        raise RestoreFailedError(
+            f"{snapshot.status}: {snapshot.reason}", tip="`criu-train snapshot prune` removes what can't be restored"
+        )
+    for problem in verify(snapshot):
+        raise RestoreFailedError(f"corrupt: {problem}", tip="check the disk; `criu-train snapshot verify --all`")
+    return snapshot.manifest
+
+
+def _fit(manifest: Manifest, criu: Criu) -> tuple[str, ...]:
+    findings = compare(manifest, criu_version=criu.version)
+    for finding in findings:
+        if finding.blocking:
+            raise RestoreFailedError(finding.what, tip=finding.tip)
+    return tuple(finding.what for finding in findings)
+
+
+async def _see_alive(cell: Cell) -> None:
+    """Raises RestoreFailedError when the restored tree is gone or stands still from the first moment."""
+    with contextlib.suppress(TimeoutError):
+        ended = await asyncio.wait_for(asyncio.shield(cell.ended), _ALIVE_AFTER_S)
+        if ended.code < 0:
+            raise RestoreFailedError(
+                f"the restored training was killed by signal {-ended.code} at once",
+                tip="did the machine, its libraries or its devices change since the snapshot?",
+            )
+        return
+    if cell.root_pid == 0 or processes.start_time(cell.root_pid) is None:
+        raise RestoreFailedError("the restored training is not there", tip="see the restore log in the store")
+    if psutil.Process(cell.root_pid).status() == psutil.STATUS_TRACING_STOP:
+        raise RestoreFailedError("the restored training stands still", tip="see the restore log in the store")
+
+
+def _free_range(start: int, taken: set[int], width: int = 64) -> int:
+    """The first number from ``start`` on with ``width`` free ones behind it: CRIU's own processes go there."""
+    while clash := next((n for n in range(start, start + width) if n in taken), None):
+        start = clash + 1
+    return start
+
+
+def _unused(path: Path) -> Path:
+    candidate, n = path, 1
+    while candidate.exists():
+        candidate, n = path.with_name(f"{path.name}-{n}"), n + 1
+    return candidate

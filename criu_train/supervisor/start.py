@@ -1,0 +1,72 @@
+"""How to begin: which run goes on from which snapshots, or a cold start. Decides; touches no file of the training."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from criu_train.cell.cell import Ended
+from criu_train.errors import StoreError, UsageError
+from criu_train.store.snapshot import Snapshot
+from criu_train.store.state import Run
+from criu_train.store.store import Store
+
+
+@dataclass(frozen=True)
+class Start:
+    """Snapshots to try, newest first, and the run they belong to (None: a cold start of a new run)."""
+
+    command: tuple[str, ...]
+    cwd: str
+    run: Run | None
+    candidates: tuple[Snapshot, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class AlreadyEnded:
+    """The training came to its end while no supervisor watched."""
+
+    ended: Ended
+
+
+def start_of_command(
+    store: Store, command: tuple[str, ...], cwd: str, *, fresh: bool, ended_alone: Ended | None
+) -> Start | AlreadyEnded:
+    """For ``run``. Raises UsageError when the store belongs to another command."""
+    run = store.run
+    if fresh:
+        return Start(command, cwd, None, (), "--fresh was given")
+    if run is None:
+        return Start(command, cwd, None, (), "the store has no run yet")
+    if (run.command, run.cwd) != (command, cwd):
+        what = shlex.join(run.command) if run.command != command else f"{shlex.join(run.command)} in {run.cwd}"
+        raise UsageError(
+            f"this store belongs to another command: {what}",
+            tip="give this one a store of its own with --store, or start it over here with --fresh",
+        )
+    if run.finished_at is not None:
+        return Start(command, cwd, None, (), "the last run came to its end")
+    if ended_alone is not None and ended_alone.code == 0:
+        return AlreadyEnded(ended_alone)
+    candidates = restorable(store, run)
+    if not candidates:
+        return Start(command, cwd, None, (), "the interrupted run has no snapshot yet")
+    return Start(command, cwd, run, candidates, "the run was interrupted")
+
+
+def start_of_snapshot(store: Store, snapshot: Snapshot) -> Start:
+    """For ``restore``: the named snapshot and nothing else. Raises StoreError when it can't be restored."""
+    if snapshot.manifest is None:
+        raise StoreError(
+            f"snapshot {snapshot.id} is {snapshot.status}: {snapshot.reason}",
+            tip="`criu-train snapshot list` shows the others",
+        )
+    run = store.resume_run(snapshot.manifest.run, snapshot.manifest.command, snapshot.manifest.cwd)
+    return Start(run.command, run.cwd, run, (snapshot,), "asked for")
+
+
+def restorable(store: Store, run: Run) -> tuple[Snapshot, ...]:
+    """The run's snapshots that may be tried, newest first; corrupt ones too, so that their reason is told."""
+    mine = [s for s in store.snapshots() if s.status != "incomplete" and not s.abandoned]
+    return tuple(s for s in reversed(mine) if s.manifest is None or s.manifest.run == run.id)

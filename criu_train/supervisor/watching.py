@@ -1,0 +1,182 @@
+"""Watching over one living cell: dumps when they are due, until the training ends or we are asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from criu_train.cell.cell import Cell, Ended
+from criu_train.errors import CriuTrainError, DumpFailedError
+from criu_train.store.events import EventLog
+from criu_train.store.snapshot import Snapshot
+from criu_train.store.store import Store
+from criu_train.supervisor.dumping import Dumped, Dumper
+from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.reporter import Reporter
+from criu_train.supervisor.requests import Requests
+from criu_train.supervisor.state import StateFile
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why the cell is gone: the training ended by itself, or we stopped it."""
+
+    how: Literal["ended", "preempted", "terminated", "killed"]
+    ended: Ended
+    new_snapshots: int
+
+
+class Watcher:
+    """One cell's life. ``state`` and ``events`` tell the outside."""
+
+    def __init__(
+        self,
+        *,
+        cell: Cell,
+        dumper: Dumper,
+        requests: Requests,
+        store: Store,
+        state: StateFile,
+        events: EventLog,
+        reporter: Reporter,
+        options: RunOptions,
+    ) -> None:
+        self._cell = cell
+        self._dumper = dumper
+        self._requests = requests
+        self._store = store
+        self._state = state
+        self._events = events
+        self._reporter = reporter
+        self._options = options
+        self._new_snapshots = 0
+        self._due: float | None = None
+
+    async def watch(self) -> Outcome:
+        """Returns when the cell's training is gone. The cell itself still has to be closed."""
+        self._schedule()
+        while not self._cell.ended.done():
+            if self._requests.stop_signal is not None:
+                return await self._stop()
+            if (wanted := self._requests.take_dump()) is not None:
+                wanted.done.set_result(await self._dump(wanted.trigger))
+                self._schedule()
+                continue
+            await self._wait_for_something()
+        return self._outcome("ended")
+
+    def _outcome(self, how: Literal["ended", "preempted", "terminated", "killed"]) -> Outcome:
+        self._requests.refuse_dumps(DumpFailedError("the training has ended", tip="there is nothing left to dump"))
+        return Outcome(how, self._cell.ended.result(), self._new_snapshots)
+
+    def _schedule(self) -> None:
+        """The next timer dump is one interval after the end of the last dump, whatever its trigger."""
+        every = self._options.every
+        self._due = time.monotonic() + every if every is not None else None
+        due_at = datetime.now(UTC) + timedelta(seconds=every) if every is not None else None
+        self._state.change(state="running", next_dump_at=due_at.strftime("%Y-%m-%dT%H:%M:%SZ") if due_at else None)
+
+    async def _wait_for_something(self) -> None:
+        news = asyncio.ensure_future(self._requests.news())
+        timeout = max(0.0, self._due - time.monotonic()) if self._due is not None else None
+        waits: set[asyncio.Future[Any]] = {news, self._cell.ended}
+        done, _ = await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not news.done():
+            news.cancel()
+        if not done:
+            self._requests.dump("timer")
+
+    # --- dumps --------------------------------------------------------------------------------------------------
+
+    async def _dump(self, trigger: str) -> Snapshot | CriuTrainError:
+        self._state.change(state="dumping", next_dump_at=None)
+        began = time.monotonic()
+        try:
+            dumped = await self._dumper.dump(trigger)
+        except CriuTrainError as error:
+            self._dump_failed(trigger, error)
+            return error
+        self._dump_succeeded(dumped, time.monotonic() - began)
+        with contextlib.suppress(CriuTrainError, OSError):
+            await asyncio.to_thread(self._store.prune, self._options.keep)
+        return dumped.snapshot
+
+    def _dump_succeeded(self, dumped: Dumped, seconds: float) -> None:
+        self._new_snapshots += 1
+        snapshot = dumped.snapshot
+        assert snapshot.manifest is not None
+        self._state.change(last_snapshot=snapshot.id)
+        self._events.append(
+            "dumped",
+            snapshot=snapshot.id,
+            trigger=snapshot.manifest.trigger,
+            frozen_time_us=snapshot.manifest.frozen_time_us,
+            stored_bytes=snapshot.manifest.stored_bytes,
+            seconds=round(seconds, 3),
+            notes=list(dumped.notes),
+        )
+        self._reporter.dumped(snapshot, seconds, dumped.notes)
+
+    def _dump_failed(self, trigger: str, error: CriuTrainError) -> None:
+        self._state.change(dumps_failed=self._state.state.dumps_failed + 1)
+        self._events.append("dump_failed", trigger=trigger, reason=str(error), tip=error.tip)
+        self._reporter.dump_failed(error)
+
+    # --- stopping ----------------------------------------------------------------------------------------------
+
+    async def _stop(self) -> Outcome:
+        """The last dump ends the training exactly at the cut; if it fails, the training is told to end itself."""
+        number = self._requests.stop_signal
+        assert number is not None
+        deadline = time.monotonic() + self._options.grace
+        self._state.change(state="stopping", next_dump_at=None)
+        self._events.append("stopping", signal=number.name)
+        self._reporter.stopping(number, self._options.grace)
+        last_dump = asyncio.ensure_future(
+            self._dumper.dump("preempt", leave_running=False, limit_s=max(1.0, self._options.grace - 2.0))
+        )
+        killed = asyncio.ensure_future(self._requests.kill_now.wait())
+        both: set[asyncio.Future[Any]] = {last_dump, killed}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not last_dump.done():
+            return await self._kill(last_dump)
+        killed.cancel()
+        try:
+            dumped = last_dump.result()
+        except CriuTrainError as error:
+            self._dump_failed("preempt", error)
+            return await self._terminate(deadline)
+        self._dump_succeeded(dumped, self._options.grace - (deadline - time.monotonic()))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._cell.ended), max(1.0, deadline - time.monotonic()))
+        if not self._cell.ended.done():
+            await self._cell.kill()
+        return self._outcome("preempted")
+
+    async def _terminate(self, deadline: float) -> Outcome:
+        if (root := self._cell.root_pid) and not self._cell.ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(root, signal.SIGTERM)
+        killed = asyncio.ensure_future(self._requests.kill_now.wait())
+        both: set[asyncio.Future[Any]] = {self._cell.ended, killed}
+        await asyncio.wait(
+            both,
+            timeout=max(0.0, deadline - time.monotonic()),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        killed.cancel()
+        if not self._cell.ended.done():
+            await self._cell.kill()
+        return self._outcome("terminated")
+
+    async def _kill(self, last_dump: asyncio.Future[Dumped]) -> Outcome:
+        await self._cell.kill()
+        with contextlib.suppress(CriuTrainError):
+            await last_dump
+        return self._outcome("killed")

@@ -1,0 +1,1 @@
+"""The workspace: what the tree did to files, saving it at the cut, putting it back."""
