@@ -134,8 +134,8 @@ class Draft:
                 else:
                     if stat.S_IMODE(status.st_mode) != 0o600 and status.st_nlink == 1:
                         path.chmod(0o600)  # with more links it may be somebody's own file
-                    if parent != str(self.path) or name not in NOT_COVERED:
-                        names.append(str(path.relative_to(self.path)))
+                    if (relative := str(path.relative_to(self.path))) not in NOT_COVERED:
+                        names.append(relative)
         return names
 
     def _stored(self, name: str) -> StoredFile:

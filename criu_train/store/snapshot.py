@@ -22,8 +22,10 @@ MARKER = "COMPLETE"
 OWNER = ".owner"  # locked as long as the process that writes the draft lives
 FAILED = "failed.json"  # why a draft was given up
 DUMP_LOG = "dump.log"
+# CRIU writes its figures after everything else, when a snapshot taken on the way out is already complete.
+_CRIU_STATS = ("images/stats-dump", "images/stats-restore")
 # What the manifest does not cover: itself, what comes after it, and what nothing is restored from.
-NOT_COVERED = frozenset({MANIFEST, MARKER, OWNER, FAILED, DUMP_LOG, f".{MANIFEST}.tmp", f".{MARKER}.tmp"})
+NOT_COVERED = frozenset({MANIFEST, MARKER, OWNER, FAILED, DUMP_LOG, f".{MANIFEST}.tmp", f".{MARKER}.tmp", *_CRIU_STATS})
 
 Status = Literal["complete", "incomplete", "corrupt"]
 

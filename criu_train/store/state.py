@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,27 @@ class StoreState:
     def to_json(self) -> bytes:
         """The bytes of ``store.json``."""
         return json.dumps({"version": VERSION, **asdict(self)}, indent=2).encode() + b"\n"
+
+    def begin(self, run: Run) -> StoreState:
+        """``run`` is the current one now."""
+        return replace(self, run=run, previous_run=self.run)
+
+    def finish(self, finished_at: str, exit_code: int, how: str) -> StoreState:
+        """The current run, if any, came to its end."""
+        if self.run is None:
+            return self
+        return replace(self, run=replace(self.run, finished_at=finished_at, exit_code=exit_code, how=how))
+
+    def forget(self) -> StoreState:
+        """The current run was none: the one before is the current one again."""
+        return replace(self, run=self.previous_run, previous_run=None)
+
+    def resume(self, run: Run) -> StoreState:
+        """``run``, known here or not, is the current one and not finished."""
+        if self.run is not None and self.run.id == run.id:
+            return replace(self, run=replace(self.run, finished_at=None, exit_code=None, how=None))
+        known = self.previous_run if self.previous_run is not None and self.previous_run.id == run.id else run
+        return self.begin(replace(known, finished_at=None, exit_code=None, how=None))
 
     @classmethod
     def from_json(cls, data: bytes) -> StoreState:

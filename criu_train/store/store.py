@@ -89,22 +89,22 @@ class Store:
     def begin_run(self, command: tuple[str, ...], cwd: str) -> Run:
         """Start a new run, which becomes the current one."""
         run = Run(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", command, cwd, utc_now_iso())
-        self._change(lambda state: replace(state, run=run, previous_run=state.run))
+        self._change(lambda state: state.begin(run))
         return run
 
     def finish_run(self, exit_code: int, how: str) -> None:
         """The current run came to its end: nothing of it is restored any more unless asked for by id."""
-
-        def finish(state: StoreState) -> StoreState:
-            if state.run is None:
-                return state
-            return replace(state, run=replace(state.run, finished_at=utc_now_iso(), exit_code=exit_code, how=how))
-
-        self._change(finish)
+        self._change(lambda state: state.finish(utc_now_iso(), exit_code, how))
 
     def forget_run(self) -> None:
         """The command of the current run could not be executed: the run before is the current one again."""
-        self._change(lambda state: replace(state, run=state.previous_run, previous_run=None))
+        self._change(lambda state: state.forget())
+
+    def resume_run(self, run_id: str, command: tuple[str, ...], cwd: str) -> Run:
+        """Make the run that a snapshot belongs to the current one again, not finished."""
+        run = self._change(lambda state: state.resume(Run(run_id, command, cwd, utc_now_iso()))).run
+        assert run is not None
+        return run
 
     # Snapshots
 
@@ -192,6 +192,10 @@ class Store:
         if keep < 1:
             raise UsageError("at least one snapshot has to stay", tip="Use --keep 1 or more.")
         return self._remove(superfluous(self.snapshots(), keep), refuse_live=False)
+
+    def sweep(self) -> list[str]:
+        """Remove only what dead dumps and interrupted deletions left; returns the ids of the former."""
+        return self._remove([one for one in self.snapshots() if one.status == "incomplete"], refuse_live=False)
 
     def next_journal(self) -> Path:
         """Where the next cell writes its journal; the directory is there, the file is not."""
