@@ -12,7 +12,7 @@ from pathlib import Path
 import netfilter
 import psutil
 import pytest
-from harness import MARK, Job, Undisturbed, link_remaps, marked, mounts, run_undisturbed, until
+from harness import TEST_MARK, Job, Undisturbed, link_remaps, marked, mounts, run_undisturbed, until
 
 StartJob = Callable[..., Job]
 Reference = Callable[[Sequence[str]], Undisturbed]
@@ -41,8 +41,9 @@ def nothing_stays_behind(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     if request.node.get_closest_marker("criu") is None:
         yield
         return
-    mark = uuid.uuid4().hex
-    monkeypatch.setenv(MARK, mark)
+    value = uuid.uuid4().hex
+    monkeypatch.setenv(TEST_MARK, value)
+    mark = f"{TEST_MARK}={value}"
     mounts_before, tables_before, links_before = mounts(), netfilter.tables(), link_remaps()
 
     def left() -> list[str]:

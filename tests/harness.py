@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,9 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKLOADS = ROOT / "tests" / "workloads"
-MARK = "LEFT_BY_TEST"  # an environment variable that every process of a test inherits
+# Environment variables that every process of a test, and of one job in it, inherits: by them they are told apart.
+TEST_MARK = "LEFT_BY_TEST"
+JOB_MARK = "LEFT_BY_JOB"
 PAUSE_S = 0.02
 IGNORED = (".criu-train",)
 
@@ -118,7 +121,7 @@ class Job:
         self.command = list(command)
         self.options = list(options)
         self.store = store or self.work / ".criu-train"
-        self.env = dict(env or {})
+        self.env = {**(env or {}), JOB_MARK: uuid.uuid4().hex}
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
 
@@ -170,11 +173,13 @@ class Job:
         return [json.loads(line) for line in lines]
 
     def supervisor(self) -> dict[str, Any]:
-        """``supervisor.json``, or nothing while it isn't written."""
+        """``supervisor.json``, or nothing while this start's supervisor has not written it."""
         try:
-            return dict(json.loads((self.store / "supervisor.json").read_text()))
+            state = dict(json.loads((self.store / "supervisor.json").read_text()))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
+        of_before = self.process is not None and state.get("supervisor_pid") != self.process.pid
+        return {} if of_before else state
 
     def contents(self) -> dict[str, str]:
         """What the training left in its working directory (see ``contents``)."""
@@ -251,7 +256,7 @@ class Job:
         os.kill(self.wait_for_pid("supervisor_pid"), number)
 
     def wait_for_pid(self, name: str) -> int:
-        return int(self._until(lambda: self.supervisor().get(name, 0), name, 30.0))
+        return int(self._until(lambda: self.supervisor().get(name) or 0, name, 30.0))
 
     def dump(self) -> str:
         """``criu-train dump``; returns the id it prints."""
@@ -274,24 +279,26 @@ class Job:
         assert process is not None
         return process
 
+    def kill_supervisor(self) -> None:
+        """The supervisor alone; the cell and the training stay."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
     def kill_everything(self) -> None:
-        """What a power cut does to processes: all of them gone at once, nothing runs any more."""
-        if self.process is not None:
-            self.process.kill()
-        with contextlib.suppress(psutil.Error, KeyError):
-            psutil.Process(self.supervisor()["init_pid"]).kill()
-        everyone = marked(self.marker())
-        while everyone:
-            for process in everyone:
+        """What a power cut does to processes: all of them gone at once, nothing runs any more.
+
+        The supervisor and init go first, so that neither can tell afterwards how the others ended.
+        """
+        first = {self.process.pid if self.process else 0, self.supervisor().get("init_pid")}
+        while everyone := marked(f"{JOB_MARK}={self.env[JOB_MARK]}"):
+            for process in sorted(everyone, key=lambda process: process.pid not in first):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             time.sleep(PAUSE_S)
-            everyone = marked(self.marker())
         if self.process is not None:
             self.process.wait()
-
-    def marker(self) -> str:
-        return self.env.get(MARK, os.environ.get(MARK, ""))
 
     def close(self) -> None:
         """End the job as an impatient user: Ctrl-C twice."""
@@ -315,9 +322,8 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Every living process that inherited this mark, and all that descend from such a one."""
-    assert mark, "a test without a mark can't tell its processes from others"
-    wanted = f"{MARK}={mark}".encode()
+    """Every living process that inherited this mark (``NAME=value``), and all that descend from such a one."""
+    wanted = mark.encode()
     found: dict[int, psutil.Process] = {}
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit() or int(directory.name) == os.getpid():

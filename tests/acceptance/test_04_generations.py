@@ -69,6 +69,7 @@ def pids_taken(job: Job) -> Iterator[None]:
     for pid in range(number, number + 5):
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
         sitters.append(subprocess.Popen(["sleep", "300"]))
+    assert {sitter.pid for sitter in sitters} & set(range(number, number + 5)), "no number could be taken"
     try:
         yield
     finally:

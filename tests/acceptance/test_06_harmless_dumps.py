@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import disk_usage
 
 import psutil
 import pytest
@@ -17,7 +17,7 @@ from harness import Job, torchrun, until, workload
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(180)]
 
 BIG_MIB = 1500
-LIMIT = "6s"
+LIMIT = "3s"  # beside what a dump of so much memory may take
 
 
 def talking(*more: object) -> list[str]:
@@ -35,12 +35,16 @@ def pages_written(job: Job) -> int:
 
 
 def assert_explained(job: Job, *words: str) -> None:
-    """The failure is on record, in words, and on the console, with a tip."""
-    event = next(e for e in reversed(job.events()) if e["kind"] == "dump_failed")
+    """What went wrong is on record, in words: a failure with its tip, or a note to a snapshot that still came."""
+    event = next(e for e in reversed(job.events()) if e["event"] in ("dump_failed", "dumped"))
     told = " ".join(str(value) for value in event.values())
-    assert event.get("tip"), f"no tip: {event}"
+    assert event.get("tip") or event.get("notes"), f"nothing is explained: {event}"
     for word in words:
         assert word in told, f"{word!r} is not in {event}"
+
+
+def wait_for_the_end_of_the_dump(job: Job) -> None:
+    until(lambda: any(e["event"] in ("dump_failed", "dumped") for e in job.events()), "the dump to end", 90)
 
 
 def assert_unharmed(job: Job, file: str = "metrics.jsonl") -> None:
@@ -89,8 +93,8 @@ def test_a_disturbed_criu_harms_neither_the_training_nor_the_next_dump(
     job.wait_for_step(5)
     job.send(signal.SIGUSR1)
     disaster(job)
-    until(lambda: failures(job) == 1, "the dump to fail", 60)
-    assert_explained(job)
+    wait_for_the_end_of_the_dump(job)
+    assert_explained(job, "stopped" if "stop" in disaster.__name__ else "killed")
     assert_unharmed(job)
     assert job.status()["restarts"] == 0
 
@@ -139,26 +143,42 @@ def test_a_failed_dump_is_tried_again_at_the_next_interval(start_job: StartJob, 
 
 @pytest.fixture
 def small_disk(place: Path) -> Iterator[Path]:
-    """A file system of 120 MiB."""
+    """A file system of 240 MiB."""
     disk = place / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120M,mode=700", "small", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=240M,mode=700", "small", str(disk)], check=True)
     yield disk
-    until(lambda: subprocess.run(["umount", str(disk)], check=False, capture_output=True).returncode == 0, "umount", 10)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_full_disk_fails_the_dump_and_leaves_room_for_the_next(start_job: StartJob, small_disk: Path) -> None:
+def test_without_room_for_a_snapshot_none_is_begun(small_disk: Path, start_job: StartJob) -> None:
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(90 << 20))
-    job = start_job(talking("--memory", 60, "--quiet"), "--every", "1h", store=small_disk / "store")
+    filler.write_bytes(bytes(200 << 20))
+    job = start_job(talking("--memory", 60), "--every", "1h", store=small_disk / "store")
     job.wait_for_step(5)
     told = job.tell("dump")
     assert told.code == 125
-    assert "space" in told.text.lower()
+    assert "room" in told.text
+    assert_explained(job, "room")
+    filler.unlink()
+    assert_unharmed(job)
+
+
+def test_a_disk_that_fills_up_in_the_middle_fails_the_dump_and_leaves_room_for_the_next(
+    small_disk: Path, start_job: StartJob
+) -> None:
+    job = start_job(talking("--memory", 100, "--quiet"), "--every", "1h", store=small_disk / "store")
+    job.wait_for_step(5)
+    job.send(signal.SIGUSR1)
+    process = job.criu()
+    process.suspend()
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(disk_usage(small_disk).free - (20 << 20)))
+    process.resume()
+    until(lambda: failures(job) == 1, "the dump to fail", 60)
     assert_explained(job)
     filler.unlink()
     assert_unharmed(job)
-    job.close()
 
 
 def test_a_supervisor_killed_alone_leaves_the_training_running_and_no_second_copy_starts(
@@ -169,10 +189,7 @@ def test_a_supervisor_killed_alone_leaves_the_training_running_and_no_second_cop
     job.wait_for_step(5)
     job.dump()
     init = job.wait_for_pid("init_pid")
-    assert job.process is not None
-    job.process.kill()
-    job.process.wait()
-    job.process = None
+    job.kill_supervisor()
     assert job.status()["state"] == "lost"
     job.wait_for_progress(5)
 
@@ -196,32 +213,27 @@ def test_a_supervisor_killed_in_the_middle_of_a_dump_leaves_the_training_running
     job.send(signal.SIGUSR1)
     streaming(job)
     init = psutil.Process(job.wait_for_pid("init_pid"))
-    assert job.process is not None
-    job.process.kill()
-    job.process.wait()
-    job.process = None
+    job.kill_supervisor()
     job.wait_for_progress(10)
     assert [s for s in job.snapshots() if s["status"] == "complete"] == []
     init.kill()
     until(lambda: not init.is_running(), "the cell to go")
 
 
-def test_a_supervisor_can_end_and_start_while_the_training_ends_by_itself(start_job: StartJob) -> None:
-    """The training ends while nobody supervises it: the next start knows, and begins a new run."""
+def test_a_training_that_ended_unwatched_is_not_trained_again(start_job: StartJob) -> None:
     command = workload("plain.py", "--steps", 100, "--delay", 0.02)
     job = start_job(command, "--every", "1h")
     job.wait_for_step(5)
     job.dump()
-    assert job.process is not None
-    job.process.kill()
-    job.process.wait()
-    job.process = None
-    until((job.work / "weights.json").exists, "the training to end", 30)
-    time.sleep(0.5)
+    init = job.wait_for_pid("init_pid")
+    job.kill_supervisor()
+    until(lambda: not psutil.pid_exists(init), "the training and its cell to end", 30)
     job.start()
     assert job.wait() == 0
-    assert job.steps() == 200
-    assert job.status()["restored_from"] is None
+    assert job.steps() == 100
+    job.start()
+    assert job.wait() == 0
+    assert job.steps() == 200, "the run after one that ended is a new one"
 
 
 @pytest.mark.torch
@@ -235,7 +247,8 @@ def test_a_disturbed_criu_does_not_hang_a_ddp_job(
     job.wait_for_step(10, "rank0.jsonl")
     job.send(signal.SIGUSR1)
     disaster(job)
-    until(lambda: failures(job) == 1, "the dump to fail", 60)
+    wait_for_the_end_of_the_dump(job)
+    assert_explained(job)
     for rank in range(2):
         job.wait_for_progress(5, f"rank{rank}.jsonl")
     assert_unharmed(job, "rank0.jsonl")

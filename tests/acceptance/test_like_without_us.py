@@ -99,7 +99,7 @@ def test_a_training_that_always_dies_at_the_same_step_is_given_up(start_job: Sta
     newer = job.dump()
     assert job.wait() == 128 + signal.SIGSEGV
     assert job.supervisor()["restarts"] == 2
-    restored = [event["snapshot"] for event in job.events() if event["kind"] == "restored"]
+    restored = [event["snapshot"] for event in job.events() if event["event"] == "restored"]
     assert restored == [newer, older]
 
 
