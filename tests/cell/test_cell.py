@@ -1,0 +1,211 @@
+"""A cell with real namespaces: launching, CRIU under a time limit, the cut, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from criu_train.cell import processes
+from criu_train.cell.cell import Cell, CellSpec, Cut, Ended
+from criu_train.criu.command import dump_command, restore_command
+from criu_train.criu.find import find_criu
+from criu_train.errors import CommandNotRunnableError
+from criu_train.supervisor.hook import prepare_hook
+
+pytestmark = pytest.mark.criu
+
+FIRST_PID = 7000
+COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
+
+
+@asynccontextmanager
+async def cell_at(place: Path) -> AsyncIterator[Cell]:
+    lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    spec = CellSpec(
+        lock_fd=lock,
+        cell_file=place / "cell.json",
+        journal=place / "journal",
+        roots=(str(place),),
+        exclude=(),
+        include=(),
+        facts={"run": "r"},
+        log=place / "init.log",
+    )
+    cell = await Cell.start(spec)
+    try:
+        yield cell
+    finally:
+        await cell.kill()
+        os.close(lock)
+    complaints = (place / "init.log").read_text().splitlines()
+    # util-linux says this when it passes on a SIGKILL that can't be unblocked.
+    assert [line for line in complaints if not line.startswith("unshare: sigprocmask unblock failed")] == []
+
+
+async def launch(cell: Cell, place: Path, *argv: str) -> None:
+    await cell.launch(argv, output=place / "output.log", first_pid=FIRST_PID)
+
+
+async def grows(path: Path) -> bool:
+    before = path.stat().st_size
+    for _ in range(200):
+        await asyncio.sleep(0.02)
+        if path.stat().st_size > before:
+            return True
+    return False
+
+
+def dump(place: Path, name: str, *, leave_running: bool = True) -> list[str]:
+    (place / name).mkdir()
+    return dump_command(
+        find_criu(),
+        root_pid=FIRST_PID,
+        images=place / name,
+        log=place / f"{name}.log",
+        action_script=prepare_hook(place / ".hook"),
+        leave_running=leave_running,
+    )
+
+
+async def test_the_training_gets_its_own_session_and_only_the_standard_descriptors(place: Path) -> None:
+    keep = socket.socketpair()
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sleep", "60")
+        assert processes.pid_in_cell(cell.root_pid) == FIRST_PID
+        assert sorted(os.listdir(f"/proc/{cell.root_pid}/fd")) == ["0", "1", "2"]
+        assert os.readlink(f"/proc/{cell.root_pid}/fd/0") == "/dev/null"
+        assert os.getsid(cell.root_pid) == cell.root_pid
+    for end in keep:
+        end.close()
+
+
+async def test_the_training_sees_nothing_of_init_s_privileges(place: Path) -> None:
+    async with cell_at(place) as cell:
+        await launch(
+            cell, place, "sh", "-c", "cat /proc/self/oom_score_adj; nice; grep -E 'SigBlk|SigIgn' /proc/self/status"
+        )
+        ended = await asyncio.wait_for(asyncio.shield(cell.ended), 10)
+    mine = Path("/proc/self/oom_score_adj").read_text().split()
+    lines = (place / "output.log").read_text().split()
+    assert ended.code == 0
+    assert lines[0] == mine[0]
+    assert lines[1] == str(os.getpriority(os.PRIO_PROCESS, 0))
+    assert lines[3] == lines[5] == "0" * 16
+
+
+@pytest.mark.parametrize(("program", "exit_code"), [("/nowhere/at/all", 127), ("/etc/passwd", 126)])
+async def test_a_command_that_cannot_be_executed_says_so(place: Path, program: str, exit_code: int) -> None:
+    async with cell_at(place) as cell:
+        with pytest.raises(CommandNotRunnableError) as caught:
+            await launch(cell, place, program)
+        assert caught.value.exit_code == exit_code
+
+
+async def test_the_way_the_training_ended_is_written_down_by_init(place: Path) -> None:
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sh", "-c", "exit 7")
+        assert await asyncio.wait_for(asyncio.shield(cell.ended), 10) == Ended(code=7)
+    assert json.loads((place / "cell.json").read_text()) == {"run": "r", "code": 7, "out_of_memory": False}
+
+
+async def test_a_tree_is_dumped_killed_restored_and_dumped_again(place: Path) -> None:
+    cuts: list[Cut] = []
+
+    async def at_cut(cut: Cut) -> bool:
+        cuts.append(cut)
+        return True
+
+    output = place / "output.log"
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sh", "-c", COUNT)
+        assert await grows(output)
+        command = dump(place, "first")
+        ended = await cell.criu(command, limit_s=30, stderr=place / "err", hook=place / ".hook", at_cut=at_cut)
+        assert ended.code == 0
+        assert await grows(output)
+    async with cell_at(place) as cell:
+        command = restore_command(find_criu(), images=place / "first", log=place / "restore.log")
+        ended = await cell.criu(command, limit_s=30, stderr=place / "err", next_pid=cuts[0].last_pid + 1)
+        assert ended.code == 0, (place / "restore.log").read_text()[-2000:]
+        await cell.adopt(FIRST_PID)
+        assert await grows(output)
+        assert cell.strays() == []
+        command = dump(place, "second", leave_running=False)
+        ended = await cell.criu(command, limit_s=30, stderr=place / "err", hook=place / ".hook", at_cut=at_cut)
+        assert ended.code == 0
+        assert (await asyncio.wait_for(asyncio.shield(cell.ended), 10)).code == -signal.SIGKILL
+
+
+async def test_a_cut_that_is_refused_fails_the_dump_and_the_tree_goes_on(place: Path) -> None:
+    async def refuse(_: Cut) -> bool:
+        return False
+
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sh", "-c", COUNT)
+        command = dump(place, "images")
+        ended = await cell.criu(command, limit_s=30, stderr=place / "err", hook=place / ".hook", at_cut=refuse)
+        assert ended.code != 0
+        assert await grows(place / "output.log")
+
+
+async def test_a_cut_that_takes_too_long_is_ended_by_crius_own_failure_and_not_by_killing_it(place: Path) -> None:
+    async def never(_: Cut) -> bool:
+        await asyncio.sleep(3)
+        return True
+
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sh", "-c", COUNT)
+        command = dump(place, "images")
+        ended = await cell.criu(command, limit_s=1, stderr=place / "err", hook=place / ".hook", at_cut=never)
+        assert ended.timed_out
+        assert not ended.killed
+        assert ended.code != 0
+        assert await grows(place / "output.log")
+
+
+async def test_a_criu_that_somebody_stopped_is_told_to_go_on(place: Path) -> None:
+    async def stop_criu(_: Cut) -> bool:
+        (criu,) = cell.strays()
+        os.kill(criu, signal.SIGSTOP)
+        return True
+
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sh", "-c", COUNT)
+        command = dump(place, "images")
+        ended = await cell.criu(command, limit_s=30, stderr=place / "err", hook=place / ".hook", at_cut=stop_criu)
+        assert ended.was_stopped
+        assert ended.code == 0
+        assert await grows(place / "output.log")
+
+
+async def test_init_lets_a_dump_fail_when_the_supervisor_is_gone(place: Path) -> None:
+    """The control channel is closed at the cut, as a killed supervisor's would be."""
+
+    async def vanish(_: Cut) -> bool:
+        cell._lost()
+        return False
+
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sh", "-c", COUNT)
+        root = cell.root_pid
+        command = dump(place, "images")
+        with pytest.raises(ConnectionError):
+            await cell.criu(command, limit_s=30, stderr=place / "err", hook=place / ".hook", at_cut=vanish)
+        assert await grows(place / "output.log")
+        assert processes.start_time(root) is not None
+
+
+async def test_io_uring_is_refused_so_that_libraries_fall_back(place: Path) -> None:
+    call = "import ctypes; l = ctypes.CDLL(None, use_errno=True); print(l.syscall(425, 1, 0), ctypes.get_errno())"
+    async with cell_at(place) as cell:
+        await launch(cell, place, "python3", "-c", call)
+        await asyncio.wait_for(asyncio.shield(cell.ended), 10)
+    assert (place / "output.log").read_text().split() == ["-1", "38"]
