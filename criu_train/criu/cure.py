@@ -5,6 +5,9 @@ drops their packets, links to deleted files, and, when it was killed at a bad mo
 a training for ever without a word. Everything is found anew in the kernel; the log only tells what the rules are
 called, so that those of another CRIU at work on this machine stay.
 
+A CRIU that has to be killed is killed between ``hold`` and ``cure``: its tasks run on in the very instant it dies, and
+one that then reads from a socket in repair mode gets EPERM, which few programs survive. Held ones notice nothing.
+
 Limits: a task that had been stopped on purpose before the dump goes on as well, and a socket that came out of repair
 mode has SO_REUSEADDR set, whatever it was before: repair mode overwrites it.
 """
@@ -31,6 +34,13 @@ _IPTABLES = re.compile(r"Running iptables \[(ip6?tables) ((?:-w )?)-t filter -I 
 _CALL_LIMIT_S = 10.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def hold(pids: Sequence[int]) -> None:
+    """Stop these tasks before the CRIU that has seized them is killed; ``cure`` lets them go on."""
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGSTOP)
 
 
 def cure(pids: Sequence[int], *, log: str) -> list[str]:
@@ -109,7 +119,7 @@ def _remove_links(pids: Sequence[int]) -> Iterator[str]:
             with suppress(OSError):
                 if _identity(link.lstat()) in identities:
                     link.unlink()
-                    yield f"removed {link}"
+                    yield f"removed {link.name} beside a deleted file"
 
 
 def _deleted_files(pid: int) -> Iterator[tuple[Path, tuple[int, int]]]:
@@ -119,7 +129,8 @@ def _deleted_files(pid: int) -> Iterator[tuple[Path, tuple[int, int]]]:
             if target.startswith("/") and target.endswith(suffix):
                 with suppress(OSError):
                     info = Path(f"/proc/{pid}/{kind}/{name}").stat()
-                    yield Path(target.removesuffix(suffix)), _identity(info)
+                    # As the task itself sees it: something else may be mounted there in its namespace.
+                    yield Path(f"/proc/{pid}/root{target.removesuffix(suffix)}"), _identity(info)
 
 
 def _wake(pids: Sequence[int]) -> Iterator[str]:
