@@ -133,7 +133,8 @@ class _Attempt:
         try:
             async with machine_lock(d._runtime, limit_s):
                 ended = await d._cell.criu(argv, limit_s=limit_s, stderr=draft.dump_log, hook=hook, at_cut=self._at_cut)
-                if ended.killed:
+                # A dump that ends the tree leaves its network lock behind for the restore to lift, which may never come.
+                if ended.killed or not self._leave_running:
                     await asyncio.to_thread(cure, self._pids, log=_read(draft.dump_log))
                 return ended
         except TimeoutError as error:

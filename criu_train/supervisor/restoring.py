@@ -91,6 +91,9 @@ class Restorer:
             try:
                 cell = await self._new_cell()
                 await self._run_criu(cell, snapshot, manifest)
+                # From here on the tree writes: whoever comes after a crash must not undo the rollback any more.
+                await asyncio.to_thread(rollback.commit)
+                await cell.adopt(manifest.root_pid)
                 await _see_alive(cell)
             except BaseException as error:
                 if cell is not None:
@@ -105,8 +108,7 @@ class Restorer:
                         "the cell was lost while CRIU restored into it", tip="look into the kernel's log (dmesg)"
                     ) from error
                 raise
-            await asyncio.to_thread(rollback.commit)
-        return Restored(cell, snapshot, listing, rollback.summary, warnings)
+        return Restored(cell, snapshot, listing, rollback.summary, (*warnings, *rollback.warnings))
 
     def _roll_back(self, snapshot: Snapshot, manifest: Manifest, listing: Listing) -> Rollback:
         journals = Journals.since(self._store.layout.journals, manifest.journal, manifest.journal_offset)
@@ -132,7 +134,6 @@ class Restorer:
         if ended.code != 0:
             explanation = explain(log.read_text(errors="replace") if log.exists() else "", ended.code)
             raise RestoreFailedError(explanation.what, tip=explanation.tip)
-        await cell.adopt(manifest.root_pid)
         log.unlink(missing_ok=True)
 
 

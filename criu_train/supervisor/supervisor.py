@@ -25,12 +25,11 @@ from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import OutputFollower
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
-from criu_train.supervisor.restoring import Restorer
+from criu_train.supervisor.restoring import Restored, Restorer
 from criu_train.supervisor.start import Start, restorable
 from criu_train.supervisor.state import State, StateFile, boot_id
 from criu_train.supervisor.user import UserIds
 from criu_train.supervisor.watching import Outcome, Watcher
-from criu_train.workspace.listing import Listing
 from criu_train.workspace.rollback import set_aside
 from criu_train.workspace.tracker import Tracker, WorkspacePolicy
 
@@ -93,8 +92,8 @@ class Supervisor:
     async def _restart_until_done(self, start: Start) -> int:
         deaths = 0
         while True:
-            cell, listing, cold = await self._begin(start)
-            outcome = await self._watch(cell, listing)
+            cell, restored, cold = await self._begin(start)
+            outcome = await self._watch(cell, restored)
             if (exit_code := self._final_exit_code(outcome)) is not None:
                 return exit_code
             deaths = 1 if outcome.new_snapshots else deaths + 1
@@ -150,7 +149,7 @@ class Supervisor:
 
     # --- begin: restore, else cold ----------------------------------------------------------------------------
 
-    async def _begin(self, start: Start) -> tuple[Cell, Listing | None, bool]:
+    async def _begin(self, start: Start) -> tuple[Cell, Restored | None, bool]:
         if start.run is not None and start.candidates:
             self._run = start.run
             self._state.change(state="restoring", run=start.run.id)
@@ -168,7 +167,7 @@ class Supervisor:
                 self._reporter.restored(restored.snapshot, restored.rollback_summary, restored.warnings)
                 self._events.append("restored", snapshot=restored.snapshot.id, warnings=list(restored.warnings))
                 self._running(restored.cell, restored.snapshot.id)
-                return restored.cell, restored.listing, False
+                return restored.cell, restored, False
             self._reporter.attempts(restorer.attempts)
             if self._options.on_restore_failure == "fail":
                 raise RestoreFailedError(
@@ -235,7 +234,7 @@ class Supervisor:
 
     # --- watch --------------------------------------------------------------------------------------------------
 
-    async def _watch(self, cell: Cell, listing: Listing | None) -> Outcome:
+    async def _watch(self, cell: Cell, restored: Restored | None) -> Outcome:
         assert self._run is not None and self._journal is not None
         layout = self._store.layout
         tracker = Tracker(
@@ -245,8 +244,9 @@ class Supervisor:
                 include=(str(layout.output_log),),
                 file_limit=self._options.file_limit,
             ),
-            listing,
+            restored.listing if restored else None,
             self._journal,
+            blobs=restored.snapshot.files if restored else None,
         )
         dumper = Dumper(
             store=self._store,
@@ -268,7 +268,7 @@ class Supervisor:
             options=self._options,
         )
         self._reporter.started(os.getpid(), self._options.every)
-        follower = OutputFollower(layout.output_log, layout.output_log.stat().st_size if listing else 0)
+        follower = OutputFollower(layout.output_log, layout.output_log.stat().st_size if restored else 0)
         try:
             outcome = await watcher.watch()
             await cell.close()

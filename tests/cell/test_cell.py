@@ -16,6 +16,7 @@ import pytest
 from criu_train.cell import processes
 from criu_train.cell.cell import Cell, CellSpec, Cut, Ended
 from criu_train.criu.command import dump_command, restore_command
+from criu_train.criu.cure import cure
 from criu_train.criu.find import find_criu
 from criu_train.errors import CommandNotRunnableError
 from criu_train.supervisor.hook import prepare_hook
@@ -142,6 +143,7 @@ async def test_a_tree_is_dumped_killed_restored_and_dumped_again(place: Path) ->
         ended = await cell.criu(command, limit_s=30, stderr=place / "err", hook=place / ".hook", at_cut=at_cut)
         assert ended.code == 0
         assert (await asyncio.wait_for(asyncio.shield(cell.ended), 10)).code == -signal.SIGKILL
+        assert cure([], log=(place / "second.log").read_text()) != []  # its network lock
 
 
 async def test_a_cut_that_is_refused_fails_the_dump_and_the_tree_goes_on(place: Path) -> None:
