@@ -71,8 +71,7 @@ class Init:
         assert self._wire is not None
         self._selector.register(self._wire, selectors.EVENT_READ, self._on_message)
         self._watch.arm()
-        if self._watch.available:
-            self._selector.register(self._watch, selectors.EVENT_READ, self._watch.handle)
+        self._follow_files(True)
         self._tell("hello", watch=self._watch.available, reason=self._watch.reason)
         while not self._done:
             for key, _ in self._selector.select(self._next_wait()):
@@ -86,6 +85,15 @@ class Init:
             os.setpriority(os.PRIO_PROCESS, 0, -15)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
             file.write("-900")
+
+    def _follow_files(self, follow: bool) -> None:
+        """Not while CRIU is at work: it writes many files, and the frozen tree waits for us. Nothing gets lost."""
+        if not self._watch.available:
+            return
+        if follow:
+            self._selector.register(self._watch, selectors.EVENT_READ, self._watch.handle)
+        else:
+            self._selector.unregister(self._watch)
 
     def _next_wait(self) -> float:
         if self._criu is None:
@@ -150,6 +158,7 @@ class Init:
             set_next_pid(message["next_pid"])
         pid = start_helper(message["argv"], self._nice, 0, message["stderr"])
         self._watch.ignore(pid)
+        self._follow_files(False)
         self._criu = _RunningCriu(pid, time.monotonic() + message["limit_s"], message["hook"])
         self._tell("criu_started", pid=pid)
 
@@ -211,6 +220,7 @@ class Init:
         else:
             self._kill_criu_session(criu)
             self._watch.heed(criu.pid)
+            self._follow_files(True)
             self._criu = None
             self._close_hook()
             self._tell(

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from criu_train.cell.cell import Cell, CriuExit, Cut
+from criu_train.cell.connections import has_tcp_connections
 from criu_train.criu.command import dump_command
 from criu_train.criu.cure import cure
 from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
+from criu_train.criu.schema import image_schema
 from criu_train.errors import CriuTrainError, DumpFailedError
 from criu_train.store.draft import Draft
 from criu_train.store.manifest import ExternalFile, ManifestFields
@@ -65,6 +67,7 @@ class Dumper:
         self._tracker = tracker
         self._options = options
         self._runtime = runtime
+        image_schema(criu.pycriu)  # loading it takes a tenth of a second, which no tree should stand still for
 
     async def dump(self, trigger: str, *, leave_running: bool = True, limit_s: float | None = None) -> Dumped:
         """Raises DumpFailedError, and then the tree runs on as if nothing had been asked."""
@@ -129,11 +132,12 @@ class _Attempt:
             log=draft.dump_log,
             action_script=prepare_hook(hook),
             leave_running=self._leave_running,
+            lock_network=has_tcp_connections(self._pids),
         )
         try:
             async with machine_lock(d._runtime, limit_s):
                 ended = await d._cell.criu(argv, limit_s=limit_s, stderr=draft.dump_log, hook=hook, at_cut=self._at_cut)
-                # A dump that ends the tree leaves its network lock behind for the restore to lift, which may never come.
+                # A dump that ends the tree leaves its network lock for the restore to lift, which may never come.
                 if ended.killed or not self._leave_running:
                     await asyncio.to_thread(cure, self._pids, log=_read(draft.dump_log))
                 return ended
