@@ -221,6 +221,8 @@ class Init:
             self._kill_criu_session(criu)
             self._watch.heed(criu.pid)
             self._follow_files(True)
+            if criu.timed_out and self._wire is None:
+                self._signal_tree(signal.SIGCONT, criu)
             self._criu = None
             self._close_hook()
             self._tell(
@@ -245,9 +247,18 @@ class Init:
             self._answer(False)
             criu.deadline = now + 1.0
         else:
+            # Without CRIU the tasks would run on with connections it has taken apart; the supervisor mends these and
+            # lets the tasks go on.
+            self._signal_tree(signal.SIGSTOP, criu)
             os.kill(criu.pid, signal.SIGKILL)
             criu.deadline = now + 10.0
         criu.timed_out = True
+
+    def _signal_tree(self, number: signal.Signals, criu: _RunningCriu) -> None:
+        for name in os.listdir("/proc"):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                if name.isdecimal() and int(name) != 1 and os.getsid(int(name)) != criu.pid:
+                    os.kill(int(name), number)
 
     def _kill_criu_session(self, criu: _RunningCriu) -> None:
         """What a dead CRIU has left running of its own: action scripts in its session."""

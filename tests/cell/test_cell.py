@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from criu_train.cell import processes
@@ -170,6 +171,24 @@ async def test_a_cut_that_takes_too_long_is_ended_by_crius_own_failure_and_not_b
         assert ended.timed_out
         assert not ended.killed
         assert ended.code != 0
+        assert await grows(place / "output.log")
+
+
+async def test_a_criu_that_must_be_killed_leaves_the_tree_held_until_it_is_cured(place: Path) -> None:
+    async def hang(_: Cut) -> bool:
+        (criu,) = cell.strays()
+        for pid in processes.children(criu):
+            os.kill(pid, signal.SIGSTOP)  # the action script will not hear our answer
+        return True
+
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sh", "-c", COUNT)
+        command = dump(place, "images")
+        ended = await cell.criu(command, limit_s=1, stderr=place / "err", hook=place / ".hook", at_cut=hang)
+        assert ended.timed_out
+        assert ended.killed
+        assert psutil.Process(cell.root_pid).status() == psutil.STATUS_STOPPED
+        cure(cell.tree(), log=(place / "images.log").read_text())
         assert await grows(place / "output.log")
 
 
