@@ -65,7 +65,7 @@ FAILURES = (
         "detach the debugger, profiler or strace from it",
     ),
     _row(
-        r"Script \S+ exited with [1-9]",
+        r"Script \S+ exited with [1-9]|One of more action scripts failed",
         "the snapshot's files could not be saved while the training stood still",
         "`criu-train status` tells what else went wrong",
     ),
@@ -90,6 +90,11 @@ FAILURES = (
         "a task uses io_uring, which CRIU can't dump",
         "start the training through `criu-train run`, which makes libraries do without it",
     ),
+    _row(
+        r"send_fds failed \(-22\)",  # of all descriptors, the kernel refuses to pass on only these
+        "a task has an io_uring open, which CRIU can't dump",
+        "start the training through `criu-train run`, which makes libraries do without it",
+    ),
     _row(r"anon_inode:\[?userfaultfd", "a task uses userfaultfd, which CRIU can't dump", _CLOSE),
     _row(
         r"Can't dump file (\d+) of that type \[\d+\] \(\S* ?\S*anon_inode:\[?([\w.:-]+)",
@@ -97,8 +102,8 @@ FAILURES = (
         _CLOSE,
     ),
     _row(
-        r"(/dev/(?:nvidia|kfd|dri/)[\w/-]*)|Can't dump file \d+ of that type \[20\d+\] \(chr (195:\d+|226:\d+)",
-        "the training uses a GPU ({0}), which this dump can't save",
+        r"/dev/(?:nvidia|kfd|dri/)|Can't dump file \d+ of that type \[20\d+\] \(chr (?:195|226|23[4-9]|50\d):\d+",
+        "the training uses a GPU, which can't be dumped",
         "train on the CPU: GPUs are not supported yet",
     ),
     _row(

@@ -13,7 +13,7 @@ from trial import ROOT_PID, Cell, cell, lines, python, script, until
 
 from criu_train.criu.command import dump_command
 from criu_train.criu.cure import cure, hold
-from criu_train.criu.find import Criu, find_criu
+from criu_train.criu.find import Criu
 from criu_train.criu.nftables import delete_inet_table, inet_tables
 from criu_train.doctor import probe_tree
 
@@ -38,11 +38,6 @@ while True:
         with open(answered, "a") as file:
             file.write(link.recv(64).decode())
 """
-
-
-@pytest.fixture
-def criu() -> Criu:
-    return find_criu()
 
 
 def dump_and_kill(criu: Criu, tree: Cell, place: Path, *, held: bool) -> str:
