@@ -18,7 +18,7 @@ from pathlib import Path
 
 from criu_train.errors import DumpFailedError
 from criu_train.store.digest import digest_bytes, digest_file, is_digest
-from criu_train.store.durable import DISK, Disk, fsync_tree, make_private_dir, write_atomic
+from criu_train.store.durable import DISK, Disk, fsync_tree, make_private_dir, open_private, write_atomic
 from criu_train.store.layout import created_at_of, sequence_of
 from criu_train.store.manifest import Manifest, ManifestFields, StoredFile
 from criu_train.store.snapshot import DUMP_LOG, FAILED, MANIFEST, MARKER, NOT_COVERED, OWNER, Snapshot, read_snapshot
@@ -40,8 +40,7 @@ class Draft:
         self.trigger = trigger
         self._disk = disk
         make_private_dir(path)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._owner = os.open(path / OWNER, flags, 0o600)
+        self._owner = open_private(path / OWNER, os.O_RDWR | os.O_EXCL)
         fcntl.flock(self._owner, fcntl.LOCK_EX)
         make_private_dir(self.images)
         make_private_dir(self.files)

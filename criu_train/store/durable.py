@@ -7,6 +7,7 @@ when both are. ``Disk`` gathers the operations whose order matters, so that test
 from __future__ import annotations
 
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,9 +44,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, disk: Disk = DIS
     Raises OSError.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-        os.fchmod(file.fileno(), mode)  # the umask has no say
+    with os.fdopen(open_private(temporary, os.O_WRONLY | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
     disk.fsync(temporary)
     disk.rename(temporary, path)
@@ -70,6 +69,14 @@ def fsync_tree(directory: Path, *, disk: Disk = DISK) -> None:
         list(pool.map(disk.fsync, files))
     for path in reversed(directories):  # the deepest first
         disk.fsync(path)
+
+
+def open_private(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a file, made where there is none, with ``mode`` whatever the umask; closed on exec, no link followed."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+        os.fchmod(descriptor, mode)
+    return descriptor
 
 
 def make_private_dir(path: Path) -> None:

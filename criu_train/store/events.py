@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from criu_train.store.durable import open_private
 from criu_train.units import utc_now_iso
 
 
@@ -20,7 +21,7 @@ class EventLog:
         """Write ``{"at": now, "event": kind, **fields}``; False when the disk refuses: no event is worth a failure."""
         line = json.dumps({"at": utc_now_iso(), "event": kind, **fields}, default=str).encode() + b"\n"
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_private(self._path, os.O_RDWR | os.O_APPEND)
             try:
                 size = os.fstat(descriptor).st_size
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

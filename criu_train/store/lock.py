@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from criu_train.errors import StoreBusyError
+from criu_train.store.durable import open_private
 from criu_train.store.layout import StoreLayout
 
 
@@ -23,7 +24,7 @@ class StoreLock:
     @classmethod
     def acquire(cls, layout: StoreLayout) -> StoreLock:
         """Take the lock at once, or raise StoreBusyError that names who holds it."""
-        fd = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = open_private(layout.lock, os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

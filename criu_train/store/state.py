@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from criu_train.errors import StoreError
-from criu_train.store.durable import DISK, Disk, write_atomic
+from criu_train.store.durable import DISK, Disk, open_private, write_atomic
 from criu_train.store.layout import StoreLayout
 
 VERSION = 1
@@ -125,8 +125,7 @@ def change(layout: StoreLayout, how: Change, disk: Disk = DISK) -> StoreState:
 @contextmanager
 def mutex(layout: StoreLayout) -> Iterator[None]:
     """Keep every other process and thread from changing ``store.json`` or the set of snapshots; held only briefly."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(layout.mutex, flags, 0o600)
+    descriptor = open_private(layout.mutex, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
