@@ -23,12 +23,13 @@ _SERVICE_IMAGES = ("stats-dump", "stats-restore")
 class ImageFile:
     """A regular file that was open or mapped.
 
-    ``flags`` are those of open(2), ``pos`` the file position, ``size`` in bytes at the dump. ``deleted``: the path
-    was gone already, the images or a link_remap file hold the content. ``build_id`` of a program or library.
+    ``flags`` are those of open(2), ``pos`` the file position, ``size`` in bytes at the dump (None for one that was open
+    for appending only: CRIU neither keeps nor checks it). ``deleted``: the path was gone already, the images or a
+    link_remap file hold the content. ``build_id`` of a program or library.
     """
 
     path: str
-    size: int
+    size: int | None
     mode: int
     flags: int
     pos: int
@@ -59,7 +60,7 @@ class Images:
 
     def __init__(self, directory: Path, pycriu: Path | None) -> None:
         self._dir = directory
-        self._pycriu = pycriu
+        self.pycriu = pycriu
 
     def files(self) -> tuple[ImageFile, ...]:
         """Every regular file the restore will open, once for each way it was opened."""
@@ -67,7 +68,7 @@ class Images:
         return tuple(
             ImageFile(
                 path=reg.name,
-                size=reg.size,
+                size=reg.size if reg.HasField("size") else None,
                 mode=stat.S_IMODE(reg.mode),
                 flags=reg.flags,
                 pos=reg.pos,
@@ -123,7 +124,7 @@ class Images:
 
     @property
     def _schema(self) -> Any:
-        return image_schema(self._pycriu)
+        return image_schema(self.pycriu)
 
     @cached_property
     def _files(self) -> list[Any]:
