@@ -1,0 +1,217 @@
+"""What the tree did to files, and what others did beside it: fanotify inside the cell, written to the journal.
+
+The listener lives in init, so it outlives the supervisor, and in the cell's PID namespace, so the kernel itself tells
+the tree's doings from everybody else's: an event of a process outside carries pid 0. A journal is JSON lines:
+
+    {"what": ["start"], "at": NS, "boot": ID, "watched": true, "reason": "", "blind": ["/mnt/x", ...]}
+    {"who": "ours" | "other", "what": ["make", "write", "attrib", "gone"], "dir": false, "path": "/..."}
+    {"what": ["overflow"]}
+
+``make``: created, or renamed or linked to this name; ``gone``: deleted, or renamed away. The same thing said twice
+between two ``sync()`` is written once, so a file that is rewritten each step does not fill the journal. The journal's
+modification time is the cell's last sign of life.
+
+Guarantee: what is not in the journal when everything is killed was done in the last instant before; it can still be
+told from the file's change time. Standard library only: this runs as PID 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import select
+import time
+from collections.abc import Iterable, Sequence
+
+from criu_train.cell import fanotify
+from criu_train.cell.directories import Directories
+
+_MAKE, _WRITE, _ATTRIB, _GONE, _DIR = 1, 2, 4, 8, 16
+_WORDS = ((_MAKE, "make"), (_WRITE, "write"), (_ATTRIB, "attrib"), (_GONE, "gone"))
+_BITS = (
+    (fanotify.CREATE | fanotify.MOVED_TO, _MAKE),
+    (fanotify.CLOSE_WRITE | fanotify.MODIFY, _WRITE),
+    (fanotify.ATTRIB, _ATTRIB),
+    (fanotify.DELETE | fanotify.MOVED_FROM, _GONE),
+)
+# Names that CRIU gives to files of its own beside the tree's.
+_CRIUS = re.compile(rb"link_remap\.\d+\Z|\.criu\.|.*\.cr\.[0-9a-f]+\.ghost\Z")
+# Directories that everybody shares: that the tree wrote there is no reason to note what others do there.
+_SHARED = {"/", "/tmp", "/run", "/dev/shm", "/var/tmp", "/home", "/root", "/etc", "/var", "/var/log"}  # noqa: S108
+_READ_BYTES = 256 * 1024
+# Letting events gather for an instant: a training that writes a thousand lines a second wakes init 200 times, not 1000.
+_GATHER_S = 0.005
+# Enough for every path of a large run; beyond it a line may be written twice.
+_SEEN_MAX = 200_000
+
+
+class Watch:
+    """Watches every writable filesystem of the cell; ``roots`` also for others' doings and unfinished writes.
+
+    ``exclude``: directories of ours (the store), never journaled. ``include``: files in there that belong to the
+    tree; they need no watching, since the tracker looks at them at every cut. ``available`` is False, with a
+    ``reason``, where the kernel doesn't allow watching; the journal then holds its first line and the heartbeat only.
+    """
+
+    def __init__(
+        self, journal: str, roots: Sequence[str], *, exclude: Sequence[str] = (), include: Sequence[str] = ()
+    ) -> None:
+        self._journal_path = journal
+        self._roots = [os.path.realpath(root) for root in roots]
+        self._exclude = tuple(os.path.realpath(path) for path in exclude)
+        self._inside = tuple(root.rstrip("/") + "/" for root in self._roots)
+        self._outside = tuple(path + "/" for path in self._exclude)
+        self._group = self._journal = -1
+        self._seen: dict[tuple[str, str], int] = {}
+        self._our_dirs: set[str] = set()
+        self._ignored: set[int] = set()
+        self._offset = 0
+        self.available = False
+        self.reason = "not armed yet"
+
+    def arm(self) -> None:
+        """Open the journal, write its first line, start watching. Only a journal that can't be written raises."""
+        self._journal = os.open(self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        blind: list[str] = []
+        try:
+            self._group = fanotify.init()
+            self._directories = Directories(self._group, self._roots, self._exclude)
+            blind = self._directories.arm()
+            self.available, self.reason = True, ""
+        except OSError as error:
+            self.reason = f"{error.filename or 'fanotify'}: {error.strerror}"
+            self._close_group()
+        with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123
+            boot = file.read().strip()
+        start = {"at": time.time_ns(), "boot": boot, "watched": self.available, "reason": self.reason, "blind": blind}
+        self._write([json.dumps({"what": ["start"], **start})])
+
+    def fileno(self) -> int:
+        """Readable when there are events to ``handle()``; -1 when not available."""
+        return self._group
+
+    @property
+    def offset(self) -> int:
+        """Bytes written to the journal so far."""
+        return self._offset
+
+    def handle(self) -> None:
+        """Called when ``fileno()`` is readable: journal what has happened."""
+        if self.available:
+            time.sleep(_GATHER_S)
+            self._drain()
+
+    def sync(self) -> int:
+        """Journal everything that has happened up to now and return the offset; what happens from now on is written
+        again even if it was written before, so that the offset divides before from after."""
+        if self.available:
+            while self._drain():
+                pass
+        self._seen.clear()
+        return self._offset
+
+    def heartbeat(self) -> None:
+        """The cell is alive now."""
+        if self._journal >= 0:
+            os.utime(self._journal)
+
+    def ignore(self, pid: int) -> None:
+        """What this process of the cell does is neither the tree's nor anybody's: CRIU. Until ``heed``."""
+        self._ignored.add(pid)
+
+    def heed(self, pid: int) -> None:
+        """The ignored process has been reaped: its number may soon be the tree's again."""
+        if self.available:
+            self._drain()
+        self._ignored.discard(pid)
+
+    def close(self) -> None:
+        """Stop watching; the journal stays."""
+        self._close_group()
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
+
+    def _close_group(self) -> None:
+        self.available = False
+        if self._group >= 0:
+            os.close(self._group)
+            self._group = -1
+
+    def _drain(self) -> bool:
+        """Read what is queued, some megabytes at most; True when there may be more."""
+        for _ in range(64):
+            try:
+                data = os.read(self._group, _READ_BYTES)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno != errno.EINTR:
+                    self._write(['{"what":["overflow"]}'])
+                continue
+            lines: list[str] = []
+            for event in fanotify.parse(data):
+                self._note(event, lines)
+            self._write(lines)
+        return bool(select.select([self._group], [], [], 0)[0])
+
+    def _note(self, event: fanotify.Event, lines: list[str]) -> None:
+        if event.mask & fanotify.Q_OVERFLOW:
+            lines.append('{"what":["overflow"]}')
+            return
+        if event.pid == 1 or event.pid in self._ignored:
+            return
+        who = "ours" if event.pid else "other"
+        is_dir = bool(event.mask & fanotify.ONDIR)
+        common = 0
+        for kernel, bit in _BITS:
+            if event.mask & kernel:
+                common |= bit
+        renamed: list[str | None] = [None, None]
+        for info, key, name in event.names:
+            bits = common
+            if info == fanotify.INFO_OLD_NAME:
+                bits = _GONE
+            elif info == fanotify.INFO_NEW_NAME:
+                bits = _MAKE
+            path = self._directories.path(key, name)
+            if info in (fanotify.INFO_OLD_NAME, fanotify.INFO_NEW_NAME):
+                renamed[info == fanotify.INFO_NEW_NAME] = path
+            if path is not None and not _CRIUS.match(name):
+                self._say(who, path, bits, is_dir, lines)
+        if is_dir and event.mask & (fanotify.RENAME | fanotify.MOVED_FROM | fanotify.MOVED_TO | fanotify.DELETE):
+            self._directories.forget(renamed[0], renamed[1])
+
+    def _say(self, who: str, path: str, bits: int, is_dir: bool, lines: list[str]) -> None:
+        if path.startswith(self._outside):
+            return
+        parent = path[: path.rfind("/")] or "/"
+        inside = path.startswith(self._inside)
+        if who == "ours":
+            if not inside and parent not in _SHARED:
+                self._our_dirs.add(parent)
+        elif not inside and parent not in self._our_dirs:
+            return
+        if inside and is_dir and bits & _MAKE:
+            self._directories.adopt(path)
+        key = (who, path)
+        seen = self._seen.get(key, 0)
+        if bits & ~seen == 0:
+            return
+        if len(self._seen) > _SEEN_MAX:
+            self._seen.clear()
+        self._seen[key] = seen | bits
+        what = [word for bit, word in _WORDS if bits & bit]
+        lines.append(json.dumps({"who": who, "what": what, "dir": is_dir, "path": path}))
+
+    def _write(self, lines: Iterable[str]) -> None:
+        data = "".join(f"{line}\n" for line in lines).encode()
+        # A full disk must not end init: what can't be journaled is told by the files' change times.
+        with contextlib.suppress(OSError):
+            while data:
+                written = os.write(self._journal, data)
+                self._offset += written
+                data = data[written:]

@@ -1,0 +1,268 @@
+"""What has to be done to put the workspace back to what it was at the cut, and what is left alone. Reads only."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+
+from criu_train.workspace.blobs import open_to_read, same_prefix
+from criu_train.workspace.journal import OTHER, OTHER_MADE, OURS, OURS_MADE, OURS_WROTE, Evidence, boot_id
+from criu_train.workspace.listing import SETTLED_NS, Entry, Listing, identity, kind_of
+from criu_train.workspace.scan import CRIUS, walk
+from criu_train.workspace.statx import born_ns
+from criu_train.workspace.steps import Step, Verb
+
+
+class Plan:
+    """``steps`` in the order in which they are to be done; ``warnings`` tell what can't be put back."""
+
+    def __init__(self, listing: Listing, evidence: Evidence) -> None:
+        self.steps: list[Step] = []
+        self.warnings: list[str] = []
+        self._listing = listing
+        self._evidence = evidence
+        self._entries = {entry.path: entry for entry in listing.entries}
+        self._rebooted = listing.boot_id != boot_id()
+        self._away: set[str] = set()
+        self._made: set[str] = set()
+        self._excluded = tuple(path + "/" for path in listing.exclude)
+        self._clear()
+        ordered = sorted(listing.entries, key=lambda entry: entry.path)
+        for entry in ordered:
+            if entry.kind == "dir":
+                self._settle_directory(entry)
+        self._settle_files([entry for entry in ordered if entry.kind == "file"])
+        for entry in ordered:
+            if entry.kind in ("symlink", "fifo"):
+                self._settle_special(entry)
+        for entry in listing.remaps:
+            self._settle_file(entry)
+
+    # --- what the cut did not have ------------------------------------------------------------------------------------
+
+    def _clear(self) -> None:
+        made = [path for path, bits in self._evidence.flags.items() if bits & OURS]
+        for path in sorted(made):
+            self._consider(path)
+        exclude = frozenset(self._listing.exclude)
+        for root in self._listing.roots:
+            for found in walk(root, exclude):
+                self._consider(found.path)
+        for entry in self._listing.entries:
+            if entry.made:
+                for found in walk(entry.path, exclude, skip_installed=False):
+                    self._consider(found.path)
+
+    def _consider(self, path: str) -> None:
+        if path in self._entries or path.startswith(self._excluded) or path in self._listing.exclude:
+            return
+        info = self._now(path)
+        if info is None or kind_of(info.st_mode) == "other" or CRIUS.match(os.path.basename(path)):  # noqa: PTH119
+            return
+        if not self._is_ours(path, info):
+            return
+        if stat.S_ISDIR(info.st_mode) and self._others_below(path):
+            for found in walk(path, (), skip_installed=False):
+                self._consider(found.path)
+            return
+        self._add("move", path)
+        self._away.add(path)
+
+    def _is_ours(self, path: str, info: os.stat_result) -> bool:
+        """Whether the tree made this path after the cut."""
+        own = self._evidence.flags.get(path, 0)
+        if own & OURS_MADE:
+            return True
+        if own & OTHER_MADE:
+            return False
+        if own & OURS and self._evidence.trusted:
+            if stat.S_ISREG(info.st_mode) and own & OURS_WROTE:
+                self.warnings.append(f"changed for the first time after the snapshot, left as it is: {path}")
+            return False
+        if own & OTHER:
+            return False
+        above = self._evidence.about(path, OURS_MADE, OTHER_MADE)
+        if above & OURS_MADE:
+            return True
+        if above & OTHER_MADE or not self._evidence.lived(info.st_ctime_ns):
+            return False
+        # Where not everything was listed, only what was born after the cut is certainly new.
+        born = None if self._listing.complete else born_ns(path)
+        return self._listing.complete or (born is not None and born >= self._listing.cut_ns - SETTLED_NS)
+
+    def _others_below(self, directory: str) -> bool:
+        inside = directory + "/"
+        flags = self._evidence.flags
+        return any(bits & OTHER_MADE and not bits & OURS and path.startswith(inside) for path, bits in flags.items())
+
+    # --- what the cut had -------------------------------------------------------------------------------------------
+
+    def _settle_directory(self, entry: Entry) -> None:
+        info = self._now(entry.path)
+        if info is not None and (stat.S_ISDIR(info.st_mode) or entry.role == "volatile"):
+            if entry.role == "workspace" and _meta(info)[:3] != (entry.mode, entry.uid, entry.gid):
+                self._add("meta", entry.path, entry=entry, info=info)
+            return
+        if not (entry.held or self._to_restore(entry, info)) or (entry.role == "volatile" and not entry.held):
+            return
+        if info is not None:
+            self._add("move", entry.path)
+            self._away.add(entry.path)
+        self._make_directory(entry.path)
+
+    def _make_directory(self, path: str) -> None:
+        """With those above it, as they were at the cut."""
+        if path in self._made:
+            return
+        info = self._now(path)
+        if info is not None and (stat.S_ISDIR(info.st_mode) or stat.S_ISLNK(info.st_mode)):
+            return
+        entry = self._entries.get(path)
+        if entry is None or entry.kind != "dir":
+            return
+        self._make_directory(os.path.dirname(path))  # noqa: PTH120
+        self._made.add(path)
+        self._add("mkdir", path, entry=entry)
+
+    def _settle_files(self, entries: Iterable[Entry]) -> None:
+        first_names: dict[tuple[int, int], Entry] = {}
+        renewed: set[str] = set()
+        for entry in entries:
+            first = first_names.setdefault((entry.dev, entry.ino), entry)
+            if first is entry:
+                if self._settle_file(entry):
+                    renewed.add(entry.path)
+            elif self._settle_link(entry, first, renewed=first.path in renewed):
+                renewed.add(entry.path)
+
+    def _settle_link(self, entry: Entry, first: Entry, *, renewed: bool) -> bool:
+        info, leader = self._now(entry.path), self._now(first.path)
+        if not self._to_restore(entry, info):
+            return False
+        if not renewed and (leader is None or (info is not None and os.path.samestat(info, leader))):
+            return False
+        self._put(entry, info, link_to=first.path)
+        return True
+
+    def _settle_file(self, entry: Entry) -> bool:
+        """Returns whether the path will be a new file."""
+        info = self._now(entry.path)
+        if (info is not None and self._untouched(entry, info)) or not self._to_restore(entry, info):
+            return False
+        if entry.parts is None:
+            self._settle_unsaved(entry, info)
+            return False
+        if info is None or not stat.S_ISREG(info.st_mode) or info.st_size < entry.size or not _begins_with(entry):
+            self._put(entry, info)
+            return True
+        if info.st_size > entry.size:
+            self._add("cut", entry.path, entry=entry, info=info)
+        elif entry.role == "workspace" and _meta(info) != (entry.mode, entry.uid, entry.gid, entry.mtime_ns):
+            self._add("meta", entry.path, entry=entry, info=info)
+        return False
+
+    def _settle_unsaved(self, entry: Entry, info: os.stat_result | None) -> None:
+        same = info is not None and stat.S_ISREG(info.st_mode) and info.st_ino == entry.ino
+        if same and info is not None and info.st_size > entry.size:
+            self._add("cut", entry.path, entry=entry, info=info)
+        elif not same or info is None or (info.st_size, info.st_mtime_ns) != (entry.size, entry.mtime_ns):
+            self.warnings.append(f"changed since the snapshot and too large to have been saved: {entry.path}")
+
+    def _settle_special(self, entry: Entry) -> None:
+        info = self._now(entry.path)
+        there = info is not None and kind_of(info.st_mode) == entry.kind
+        same = there and (entry.kind == "fifo" or os.readlink(entry.path) == entry.target)  # noqa: PTH115
+        if not self._to_restore(entry, info):
+            return
+        if not same:
+            self._put(entry, info)
+        elif info is not None and entry.role == "workspace" and _meta(info)[:3] != (entry.mode, entry.uid, entry.gid):
+            self._add("meta", entry.path, entry=entry, info=info)
+
+    def _put(self, entry: Entry, info: os.stat_result | None, link_to: str | None = None) -> None:
+        self._make_directory(os.path.dirname(entry.path))  # noqa: PTH120
+        self._add("put" if info is None else "replace", entry.path, entry=entry, link_to=link_to)
+
+    def _to_restore(self, entry: Entry, info: os.stat_result | None) -> bool:
+        """Whether a path that is not as it was is ours to put back."""
+        if entry.held:
+            return True
+        if entry.role == "volatile":
+            return info is None
+        verdict = self._evidence.verdict(entry.path, self._changed_ns(entry.path, info))
+        return verdict == "ours" or (verdict == "unknown" and entry.role == "workspace")
+
+    def _changed_ns(self, path: str, info: os.stat_result | None) -> int | None:
+        """When it changed; when it is gone, its directory did."""
+        if info is not None:
+            return info.st_ctime_ns
+        above = self._now(os.path.dirname(path))  # noqa: PTH120
+        return above.st_mtime_ns if above is not None else None
+
+    def _untouched(self, entry: Entry, info: os.stat_result) -> bool:
+        """Whether this is certainly the very file of the cut, bytes included."""
+        return (
+            not self._rebooted  # a power cut may have lost bytes and kept times
+            and not entry.mapped
+            and entry.ctime_ns < self._listing.cut_ns - SETTLED_NS
+            and identity(info) == (entry.dev, entry.ino, entry.size, entry.mtime_ns, entry.ctime_ns)
+        )
+
+    def _now(self, path: str) -> os.stat_result | None:
+        """What is there, taking what is planned to be moved away as gone."""
+        above = path
+        while len(above) > 1:
+            if above in self._away:
+                return None
+            above = os.path.dirname(above)  # noqa: PTH120
+        try:
+            return os.lstat(path)
+        except OSError:
+            return None
+
+    def _add(
+        self,
+        verb: Verb,
+        path: str,
+        *,
+        entry: Entry | None = None,
+        info: os.stat_result | None = None,
+        link_to: str | None = None,
+    ) -> None:
+        kept = f"{len(self.steps):06d}"
+        if info is None:
+            self.steps.append(Step(verb, path, kept, entry, link_to))
+            return
+        mode, uid, gid, mtime_ns = _meta(info)
+        size = entry.size if entry is not None else 0
+        self.steps.append(
+            Step(
+                verb,
+                path,
+                kept,
+                entry,
+                size=size,
+                ino=info.st_ino,
+                old_mode=mode,
+                old_uid=uid,
+                old_gid=gid,
+                old_mtime_ns=mtime_ns,
+            )
+        )
+
+
+def _meta(info: os.stat_result) -> tuple[int, int, int, int]:
+    return stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns
+
+
+def _begins_with(entry: Entry) -> bool:
+    assert entry.parts is not None
+    try:
+        fd = open_to_read(entry.path)
+    except OSError:
+        return False
+    try:
+        return same_prefix(fd, entry.parts)
+    finally:
+        os.close(fd)

@@ -1,0 +1,99 @@
+"""Moving things aside and back, within a filesystem by rename, across filesystems by an exact copy.
+
+What lies under its kept name is whole: a copy is made under another name first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+
+_PART = ".part"
+
+
+def move(path: str, kept: str) -> None:
+    """``path`` is gone afterwards and all of it is under ``kept``."""
+    try:
+        os.rename(path, kept)  # noqa: PTH104
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_whole(path, kept)
+        remove(path)
+
+
+def keep(path: str, kept: str) -> None:
+    """``path`` stays; what it is now can be had back from ``kept`` after another file was renamed over it."""
+    try:
+        os.link(path, kept, follow_symlinks=False)
+    except OSError:
+        _copy_whole(path, kept)
+
+
+def give_back(kept: str, path: str) -> None:
+    """What was moved or kept is at ``path`` again. Something else that is there now goes to ``kept``.met."""
+    if not os.path.lexists(kept):
+        return
+    if (os.path.isdir(kept) and not os.path.islink(kept)) or (os.path.isdir(path) and not os.path.islink(path)):  # noqa: PTH112, PTH114
+        with contextlib.suppress(FileNotFoundError):
+            move(path, f"{kept}.met")
+    try:
+        os.rename(kept, path)  # noqa: PTH104
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = f"{path}.criu-train{_PART}"
+        remove(beside)
+        copy(kept, beside)
+        os.rename(beside, path)  # noqa: PTH104
+    # rename() does nothing when both names are links of the same file.
+    remove(kept)
+
+
+def keep_tail(fd: int, offset: int, kept: str) -> None:
+    """The bytes from ``offset`` on, as a file."""
+    with open(f"{kept}{_PART}", "wb") as file:  # noqa: PTH123
+        while data := os.pread(fd, 1 << 20, offset):
+            file.write(data)
+            offset += len(data)
+    os.rename(f"{kept}{_PART}", kept)  # noqa: PTH104
+
+
+def copy(source: str, target: str) -> None:
+    """An exact copy of anything: bytes, kind, mode, owner, times; a directory with all below it."""
+    info = os.lstat(source)
+    kind = stat.S_IFMT(info.st_mode)
+    if kind == stat.S_IFLNK:
+        os.symlink(os.readlink(source), target)  # noqa: PTH115
+    elif kind == stat.S_IFDIR:
+        os.mkdir(target, 0o700)  # noqa: PTH102
+        for name in os.listdir(source):  # noqa: PTH208
+            copy(f"{source}/{name}", f"{target}/{name}")
+    elif kind == stat.S_IFREG:
+        shutil.copyfile(source, target)
+    else:
+        os.mknod(target, info.st_mode, info.st_rdev)
+    os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
+    if kind != stat.S_IFLNK:
+        os.chmod(target, stat.S_IMODE(info.st_mode))  # noqa: PTH101
+        shutil.copystat(source, target)
+    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
+
+
+def remove(path: str) -> None:
+    """Whatever it is; nothing to do when it isn't there."""
+    try:
+        os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        pass
+    except (IsADirectoryError, PermissionError):
+        shutil.rmtree(path)
+
+
+def _copy_whole(path: str, kept: str) -> None:
+    remove(kept + _PART)
+    copy(path, kept + _PART)
+    os.rename(kept + _PART, kept)  # noqa: PTH104
