@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from criu_train.store.durable import Disk
 from criu_train.store.draft import Draft
+from criu_train.store.durable import Disk
 from criu_train.store.manifest import Cpu, ExternalFile, ManifestFields
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store

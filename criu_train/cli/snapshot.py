@@ -13,7 +13,7 @@ from rich.text import Text
 from criu_train.cli.console import console, errors, print_json
 from criu_train.cli.parameters import option
 from criu_train.cli.settings import Settings
-from criu_train.cli.snapshot_view import as_json, snapshot_facts, snapshot_table, status_word
+from criu_train.cli.snapshot_view import as_json, print_snapshots, snapshot_facts, status_word
 from criu_train.errors import UsageError
 from criu_train.store.integrity import verify as verify_snapshot
 from criu_train.store.snapshot import Snapshot, is_live
@@ -58,7 +58,7 @@ def list_(settings: Settings, as_program: bool) -> None:
     if as_program:
         print_json([as_json(one) for one in found])
     elif found:
-        console.print(snapshot_table(found, console), soft_wrap=not console.is_terminal)
+        print_snapshots(found, console)
     else:
         where = "has no snapshots yet" if store else "is no store yet; `criu-train run -- COMMAND` makes it one"
         errors.print(Text(f"{settings.store} {where}"), soft_wrap=True)

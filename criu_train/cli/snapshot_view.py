@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -68,7 +68,7 @@ class _Column:
         return max(len(self.header), *(cell.cell_len for cell in self.cells)) + 2
 
 
-def snapshot_table(snapshots: Sequence[Snapshot], console: Console) -> RenderableType:
+def print_snapshots(snapshots: Sequence[Snapshot], console: Console) -> None:
     """A table, newest last, and a line for each snapshot that is not simply complete.
 
     Drops columns rather than break lines where the terminal is narrow; what is not a terminal gets all of them.
@@ -99,8 +99,14 @@ def snapshot_table(snapshots: Sequence[Snapshot], console: Console) -> Renderabl
         )
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*row)
+    if not console.is_terminal:
+        console = Console(file=console.file, width=sum(column.width for column in columns))
+    console.print(table)
     remarks = [remark for one in snapshots if (remark := _remark(one))]
-    return Group(table, *([Text(), *remarks] if remarks else []))
+    if remarks:
+        console.print()
+    for remark in remarks:
+        console.print(remark, soft_wrap=True)
 
 
 def snapshot_facts(one: Snapshot) -> RenderableType:

@@ -33,7 +33,9 @@ def test_a_published_snapshot_is_complete_and_its_manifest_tells_everything(stor
     assert (manifest.command, manifest.step, manifest.metrics) == (("python", "train.py"), 7, {"loss": 0.25})
     assert manifest.external == (ExternalFile("/usr/lib/libc.so.6", 1_900_000, 123, 0o100755, "ab" * 20),)
     assert {name: stored.size for name, stored in manifest.files.items()} == {n: len(d) for n, d in FILES.items()}
-    assert {name: stored.digest for name, stored in manifest.files.items()} == {n: digest_bytes(d) for n, d in FILES.items()}
+    assert {name: stored.digest for name, stored in manifest.files.items()} == {
+        n: digest_bytes(d) for n, d in FILES.items()
+    }
     assert manifest.stored_bytes == sum(map(len, FILES.values()))
     assert manifest.created_at == snapshot.created_at
     assert verify(snapshot) == []
@@ -150,7 +152,9 @@ def test_a_hard_link_to_somebody_elses_file_keeps_its_permissions(store: Store, 
     assert mode(theirs) == 0o644
 
 
-def test_sockets_and_fifos_that_served_the_dump_do_not_enter_the_snapshot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sockets_and_fifos_that_served_the_dump_do_not_enter_the_snapshot(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draft = store.new_draft("run-1", "timer")
     fill(draft)
     os.mkfifo(draft.path / "hook")
@@ -195,7 +199,9 @@ def test_a_draft_belongs_to_its_writer_until_it_is_published_or_discarded(store:
     assert not (published.path / ".owner").exists()
 
 
-def test_a_file_that_can_not_be_read_back_is_told_as_a_failed_dump(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_can_not_be_read_back_is_told_as_a_failed_dump(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draft = store.new_draft("run-1", "timer")
     fill(draft)
 

@@ -64,7 +64,7 @@ def test_a_store_whose_making_was_cut_off_is_made_the_next_time(tmp_path: Path) 
 
 def test_a_file_in_the_place_of_the_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
-    with pytest.raises(StoreError, match="File exists|is not a directory"):
+    with pytest.raises(StoreError, match=r"File exists|is not a directory"):
         Store.create_or_open(tmp_path / "store")
 
 
@@ -85,7 +85,9 @@ def test_a_store_of_another_user_is_refused(store: Store, monkeypatch: pytest.Mo
             opened(store.layout.root)
 
 
-def test_root_by_way_of_sudo_may_use_the_store_of_the_user_who_called_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_by_way_of_sudo_may_use_the_store_of_the_user_who_called_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.chown(store.layout.root, 4242, 4242)
     os.chown(store.layout.snapshots, 4242, 4242)
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -1,0 +1,270 @@
+"""``criu-train snapshot``, as typed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+from store_samples import FILES, add
+
+from criu_train.cli import snapshot as module
+from criu_train.cli.settings import Settings
+from criu_train.cli.snapshot import snapshot as group
+from criu_train.cli.snapshot_view import print_snapshots
+from criu_train.errors import StoreError, UsageError
+from criu_train.store.store import Store
+
+Call = Callable[..., Result]
+KEYS = [
+    "id", "run", "created_at", "status", "proven", "abandoned", "trigger", "step", "metrics", "frozen_time_us",
+    "memory_bytes", "stored_bytes", "tasks", "command",
+]  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create_or_open(tmp_path / "store")
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Run a command; failures that the root command would tell are raised."""
+
+    def run(*arguments: str, at: Path = tmp_path / "store") -> Result:
+        result = CliRunner().invoke(group, arguments, obj=Settings(at))
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def test_list_json_has_exactly_the_documented_keys_newest_last(store: Store, call: Call) -> None:
+    first, second = add(store), add(store, trigger="signal", step=12, metrics={"loss": 0.5})
+    store.mark_proven(second.id, True)
+    store.new_draft("run-1", "timer").discard("CRIU failed")
+    result = call("list", "--json")
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert [list(one) for one in told] == [KEYS] * 3
+    assert [one["id"] for one in told][:2] == [first.id, second.id]
+    assert told[1] == {
+        "id": second.id,
+        "run": "run-1",
+        "created_at": second.created_at,
+        "status": "complete",
+        "proven": True,
+        "abandoned": False,
+        "trigger": "signal",
+        "step": 12,
+        "metrics": {"loss": 0.5},
+        "frozen_time_us": 912_345,
+        "memory_bytes": 3 << 30,
+        "stored_bytes": sum(map(len, FILES.values())),
+        "tasks": 3,
+        "command": ["python", "train.py"],
+    }
+    unknown = {"run", "proven", "trigger", "step", "metrics", "frozen_time_us", "memory_bytes", "stored_bytes", "tasks"}
+    assert {key for key, value in told[2].items() if value is None} == unknown | {"command"}
+    assert (told[2]["status"], told[2]["created_at"][-1]) == ("incomplete", "Z")
+
+
+def test_list_json_without_a_store_is_an_empty_list_and_makes_none(tmp_path: Path, call: Call) -> None:
+    result = call("list", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+    assert not (tmp_path / "store").exists()
+
+
+def test_list_without_a_store_says_how_to_get_one(call: Call) -> None:
+    result = call("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "criu-train run -- COMMAND" in result.stderr
+
+
+def test_list_of_an_empty_store_says_so(store: Store, call: Call) -> None:
+    assert "has no snapshots yet" in call("list").stderr
+
+
+def test_list_of_a_store_that_others_can_write_to_is_refused(store: Store, call: Call) -> None:
+    store.layout.root.chmod(0o777)
+    with pytest.raises(StoreError, match="can be written to by other users"):
+        call("list")
+
+
+def test_list_shows_status_trigger_pause_and_sizes_in_words(store: Store, call: Call) -> None:
+    good, broken = add(store, trigger="preempt"), add(store)
+    (broken.images / "pages-1.img").write_bytes(b"[bold]")
+    store.new_draft("run-1", "timer").discard("CRIU failed [red]: no room")
+    lines = call("list").stdout.splitlines()
+    assert lines[0].split() == ["ID", "Time", "Status", "Trigger", "Pause", "Memory", "Stored"]
+    assert lines[1].startswith(good.id)
+    for word in ("just now", "Completed", "preempt", "912.3 ms", "3.0 GiB", "68.4 KiB"):
+        assert word in lines[1]
+    assert "Corrupt" in lines[2] and "Incomplete" in lines[3]
+    assert lines[-2].endswith("Corrupt: images/pages-1.img has 6 bytes instead of 70000")
+    assert lines[-1].endswith("Incomplete: CRIU failed [red]: no room")
+
+
+def test_list_shows_steps_only_where_there_are_some(store: Store, call: Call) -> None:
+    add(store)
+    assert "Step" not in call("list").stdout
+    add(store, step=12_000)
+    assert "Step" in call("list").stdout and "12,000" in call("list").stdout
+
+
+def test_list_tells_which_snapshots_were_abandoned(store: Store, call: Call) -> None:
+    first, second = add(store), add(store)
+    store.abandon_after(first.id)
+    assert f"{second.id}  abandoned: the training went on from an older snapshot" in call("list").stdout
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 40, 25, 10])
+def test_the_table_never_breaks_a_line_and_keeps_the_id_however_narrow_the_terminal(store: Store, width: int) -> None:
+    one = add(store, step=3)
+    console = Console(width=width, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        print_snapshots([one], console)
+    lines = capture.get().splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= width for line in lines)
+    assert lines[1].startswith(one.id[: min(width, len(one.id)) - 1])
+    assert ("Completed" in lines[1]) == (width >= 40)
+
+
+def test_what_is_no_terminal_gets_every_column(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(store, step=3)
+    monkeypatch.setattr(module, "console", Console(width=30))
+    header, row = call("list").stdout.splitlines()
+    assert header.split() == ["ID", "Time", "Status", "Trigger", "Step", "Pause", "Memory", "Stored"]
+    assert row.rstrip().endswith("KiB")
+
+
+def test_show_tells_the_facts_of_the_manifest(store: Store, call: Call) -> None:
+    one = add(
+        store, step=7, metrics={"loss": 0.125}, notes=("not saved: /data/[big]",), command=("python", "my train.py")
+    )
+    told = call("show", "latest").stdout
+    for fact in (
+        one.id, "Completed", "timer", "run-1", "python 'my train.py'", "/home/me/job", "loss 0.125", "912.3 ms",
+        "3.0 GiB in 3 tasks", "4.2.1", "6.18.0", "A Processor (x86_64)", "not saved: /data/[big]", str(one.path),
+    ):  # fmt: skip
+        assert fact in told.replace("\n           ", ""), fact
+
+
+def test_show_json_has_the_whole_manifest(store: Store, call: Call) -> None:
+    one = add(store)
+    told = json.loads(call("show", "1", "--json").stdout)
+    assert list(told) == [*KEYS, "reason", "path", "manifest"]
+    assert told["manifest"] == json.loads((one.path / "manifest.json").read_bytes())
+    assert (told["reason"], told["path"]) == (None, str(one.path))
+
+
+def test_show_of_an_incomplete_one_tells_why(store: Store, call: Call) -> None:
+    store.new_draft("run-1", "timer").discard("CRIU was killed")
+    assert "CRIU was killed" in call("show", "1").stdout
+    told = json.loads(call("show", "1", "--json").stdout)
+    assert (told["reason"], told["manifest"]) == ("CRIU was killed", None)
+
+
+def test_show_of_an_unknown_one_is_refused(store: Store, call: Call) -> None:
+    with pytest.raises(UsageError, match="there is no snapshot 'nope'"):
+        call("show", "nope")
+
+
+@pytest.mark.parametrize("command", [("show", "1"), ("verify",), ("delete", "1"), ("prune", "--keep", "1")])
+def test_commands_that_need_a_store_are_refused_without_one(call: Call, command: tuple[str, ...]) -> None:
+    with pytest.raises(StoreError, match="there is no store at"):
+        call(*command)
+
+
+def test_verify_says_of_the_newest_that_every_byte_is_as_it_was_written(store: Store, call: Call) -> None:
+    add(store)
+    newest = add(store)
+    result = call("verify")
+    assert result.exit_code == 0
+    assert result.stdout == f"{newest.id}  Completed, every byte as it was written\n"
+
+
+def test_verify_exits_with_1_and_names_what_is_wrong(store: Store, call: Call) -> None:
+    good, bad = add(store), add(store)
+    data = bytearray(FILES["images/pages-1.img"])
+    data[77] ^= 1
+    (bad.images / "pages-1.img").write_bytes(data)
+    result = call("verify", "--all")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        f"{good.id}  Completed, every byte as it was written",
+        f"{bad.id}  Corrupt",
+        "  images/pages-1.img has changed: its checksum is not the one in the manifest",
+    ]
+    told = json.loads(call("verify", "--all", "--json").stdout)
+    assert [(one["id"], one["ok"], len(one["problems"])) for one in told] == [(good.id, True, 0), (bad.id, False, 1)]
+    assert call("verify", "1").exit_code == 0
+    assert call("verify", "2", "--json").exit_code == 1
+
+
+def test_verify_all_passes_over_a_snapshot_that_is_being_written(store: Store, call: Call) -> None:
+    add(store)
+    draft = store.new_draft("run-1", "timer")
+    result = call("verify", "--all")
+    assert result.exit_code == 0 and draft.id not in result.stdout
+    assert call("verify", "2").stdout.splitlines() == [f"{draft.id}  Incomplete", "  it is being written now"]
+
+
+def test_verify_with_ids_and_all_is_refused(store: Store, call: Call) -> None:
+    with pytest.raises(UsageError, match="--all and ids don't go together"):
+        call("verify", "1", "--all")
+
+
+def test_delete_removes_and_names_what_it_removed(store: Store, call: Call) -> None:
+    first, second, third = add(store), add(store), add(store)
+    assert call("delete", "1").stdout == f"deleted {first.id}\n"
+    assert json.loads(call("delete", second.id, "2", "--json").stdout) == {"deleted": [second.id]}
+    assert [one.id for one in store.snapshots()] == [third.id]
+
+
+def test_delete_of_the_last_one_of_an_unfinished_run_needs_force(store: Store, call: Call) -> None:
+    store.begin_run(("python",), "/")
+    add(store)
+    with pytest.raises(StoreError, match="is the last snapshot that the unfinished run could go on from"):
+        call("delete", "latest")
+    assert call("delete", "latest", "--force").exit_code == 0
+    assert store.snapshots() == []
+
+
+def test_delete_with_one_unknown_id_removes_nothing(store: Store, call: Call) -> None:
+    add(store), add(store)
+    with pytest.raises(UsageError, match="there is no snapshot '9'"):
+        call("delete", "1", "9")
+    assert len(store.snapshots()) == 2
+
+
+def test_prune_tells_what_went_and_how_many_are_left(store: Store, call: Call) -> None:
+    first, second, third = add(store), add(store), add(store)
+    assert call("prune", "--keep", "2").stdout.splitlines() == [f"removed {first.id}", "2 left"]
+    told = json.loads(call("prune", "--keep", "1", "--json").stdout)
+    assert told == {"removed": [second.id], "kept": [third.id]}
+    assert call("prune", "--keep", "1").stdout.splitlines() == ["nothing removed", "1 left"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--keep", "0"), ("--keep", "-1"), ("--keep", "some")])
+def test_prune_needs_a_number_of_at_least_one(store: Store, call: Call, arguments: tuple[str, ...]) -> None:
+    assert call("prune", *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("command", sorted(group.commands))
+def test_every_command_has_examples_in_its_help_and_json(call: Call, command: str) -> None:
+    told = call(command, "--help").stdout
+    assert f"  criu-train snapshot {command}" in told
+    assert "--json" in told
+
+
+def test_json_has_no_colours_even_on_a_terminal(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "FORCE_COLOR", "1")
+    add(store)
+    assert "\x1b" not in call("list", "--json").stdout
