@@ -45,7 +45,8 @@ def explain(log: str, exit_code: int | None, *, timed_out: bool = False) -> Expl
         return Explanation(f"CRIU failed: {last}", _LOG_TIP)
     if exit_code in (126, 127):
         return Explanation("CRIU could not be executed", "run `criu-train setup`")
-    return Explanation(f"CRIU failed with exit code {exit_code} and logged no reason", _LOG_TIP)
+    code = "" if exit_code is None else f" with exit code {exit_code}"
+    return Explanation(f"CRIU failed{code} and logged no reason", _LOG_TIP)
 
 
 def _tells_a_cause(line: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from criu_train.criu.command import dump_command, restore_command
+from criu_train.criu.cure import cure
 from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 from criu_train.criu.verdicts import NetworkLock, Verdict
@@ -91,7 +92,11 @@ def _try(criu: Criu) -> _Failure | None:
             ghost_limit=_GHOST_LIMIT,
         )
         restore = restore_command(criu, images=images, log=restore_log)
-        return _cell("dump", directory, dump, dump_log) or _cell("restore", directory, restore, restore_log)
+        try:
+            return _cell("dump", directory, dump, dump_log) or _cell("restore", directory, restore, restore_log)
+        finally:
+            # A CRIU that fails in the middle may leave packet rules behind in the host's network namespace.
+            cure([], log=_text(dump_log))
 
 
 def _cell(mode: str, directory: Path, command: list[str], log: Path) -> _Failure | None:
