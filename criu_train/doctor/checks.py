@@ -58,7 +58,11 @@ class Report:
 def examine(store: Path) -> Report:
     """All checks, with a store at this place in mind; takes a few seconds and leaves nothing behind."""
     criu, found = _find()
-    checks = [_privileges(), _namespaces(), found]
+    checks = [_privileges(), found]
+    if os.geteuid() != 0:
+        # Nothing else can be told apart from that.
+        return Report((*checks, *_room(store)), criu)
+    checks.append(_namespaces())
     if criu is not None:
         checks += [_feature(criu, *row) for row in _FEATURES]
         checks += list(_probe(criu))
