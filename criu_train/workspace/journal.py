@@ -68,7 +68,7 @@ class Evidence:
         """Take in one line of a journal; returns the path it speaks of."""
         path = record.get("path")
         if path is None:
-            if "overflow" in record["what"] or record.get("watched") is False or record.get("blind"):
+            if "overflow" in record["what"] or record.get("watched") is False:
                 self.trusted = False
             return None
         who, bits = record["who"], 0
@@ -78,6 +78,11 @@ class Evidence:
         if bits & OURS_MADE and record.get("dir"):
             self.directories.add(path)
         return str(path)
+
+    def recall(self, path: str, bits: int) -> None:
+        """Take over what was found out before, unless the journals know better."""
+        if not self.flags.get(path, 0):
+            self.flags[path] = bits
 
     def about(self, path: str, inherit_ours: int, inherit_other: int) -> int:
         """Flags of the path itself; where it has none, those of the nearest directory above that was made or gone."""

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,7 @@ def identity(info: os.stat_result) -> tuple[int, int, int, int, int]:
 SETTLED_NS = 20_000_000
 
 _SPARED = {field.name: field.default for field in fields(Entry) if field.name in ("target", "held", "mapped", "made")}
+_ALWAYS = [field.name for field in fields(Entry) if field.name not in (*_SPARED, "parts")]
 
 
 def write_listing(listing: Listing, path: Path) -> None:
@@ -127,12 +128,9 @@ def read_listing(path: Path) -> Listing:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, Any]:
-    content = asdict(entry)
-    for name, default in _SPARED.items():
-        if content[name] == default:
-            del content[name]
-    if entry.parts is not None:
-        content["parts"] = [[part.digest, part.size] for part in entry.parts]
+    content = {name: getattr(entry, name) for name in _ALWAYS}
+    content |= {name: value for name, default in _SPARED.items() if (value := getattr(entry, name)) != default}
+    content["parts"] = None if entry.parts is None else [[part.digest, part.size] for part in entry.parts]
     return content
 
 

@@ -66,26 +66,23 @@ class Plan:
             for found in walk(path, (), skip_installed=False):
                 self._consider(found.path)
             return
-        self._add("move", path)
-        self._away.add(path)
+        if not os.path.ismount(path):
+            self._add("move", path)
+            self._away.add(path)
 
     def _is_ours(self, path: str, info: os.stat_result) -> bool:
         """Whether the tree made this path after the cut."""
         own = self._evidence.flags.get(path, 0)
-        if own & OURS_MADE:
-            return True
-        if own & OTHER_MADE:
-            return False
-        if own & OURS and self._evidence.trusted:
-            if stat.S_ISREG(info.st_mode) and own & OURS_WROTE:
-                self.warnings.append(f"changed for the first time after the snapshot, left as it is: {path}")
-            return False
-        if own & OTHER:
+        if own & (OURS_MADE | OTHER_MADE):
+            return bool(own & OURS_MADE)
+        if own & OURS_WROTE and self._evidence.trusted and stat.S_ISREG(info.st_mode):
+            self.warnings.append(f"changed for the first time after the snapshot, left as it is: {path}")
+        if own & OTHER or (own & OURS and self._evidence.trusted):
             return False
         above = self._evidence.about(path, OURS_MADE, OTHER_MADE)
-        if above & OURS_MADE:
-            return True
-        if above & OTHER_MADE or not self._evidence.lived(info.st_ctime_ns):
+        if above & (OURS_MADE | OTHER_MADE):
+            return bool(above & OURS_MADE)
+        if not self._evidence.lived(info.st_ctime_ns):
             return False
         # Where not everything was listed, only what was born after the cut is certainly new.
         born = None if self._listing.complete else born_ns(path)
@@ -101,7 +98,7 @@ class Plan:
     def _settle_directory(self, entry: Entry) -> None:
         info = self._now(entry.path)
         if info is not None and (stat.S_ISDIR(info.st_mode) or entry.role == "volatile"):
-            if entry.role == "workspace" and _meta(info)[:3] != (entry.mode, entry.uid, entry.gid):
+            if _meta(info)[:3] != (entry.mode, entry.uid, entry.gid) and self._is_trees(entry, info):
                 self._add("meta", entry.path, entry=entry, info=info)
             return
         if not (entry.held or self._to_restore(entry, info)) or (entry.role == "volatile" and not entry.held):
@@ -158,7 +155,7 @@ class Plan:
             return True
         if info.st_size > entry.size:
             self._add("cut", entry.path, entry=entry, info=info)
-        elif entry.role == "workspace" and _meta(info) != (entry.mode, entry.uid, entry.gid, entry.mtime_ns):
+        elif _meta(info) != (entry.mode, entry.uid, entry.gid, entry.mtime_ns) and self._is_trees(entry, info):
             self._add("meta", entry.path, entry=entry, info=info)
         return False
 
@@ -177,7 +174,7 @@ class Plan:
             return
         if not same:
             self._put(entry, info)
-        elif info is not None and entry.role == "workspace" and _meta(info)[:3] != (entry.mode, entry.uid, entry.gid):
+        elif info is not None and _meta(info)[:3] != (entry.mode, entry.uid, entry.gid):
             self._add("meta", entry.path, entry=entry, info=info)
 
     def _put(self, entry: Entry, info: os.stat_result | None, link_to: str | None = None) -> None:
@@ -190,6 +187,12 @@ class Plan:
             return True
         if entry.role == "volatile":
             return info is None
+        return self._is_trees(entry, info)
+
+    def _is_trees(self, entry: Entry, info: os.stat_result | None) -> bool:
+        """Whether the tree changed or removed it, or whoever did changed what belongs to the tree."""
+        if entry.role == "volatile":
+            return False
         verdict = self._evidence.verdict(entry.path, self._changed_ns(entry.path, info))
         return verdict == "ours" or (verdict == "unknown" and entry.role == "workspace")
 

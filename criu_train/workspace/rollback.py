@@ -6,6 +6,7 @@ middle, can undo the whole from the record alone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from criu_train.store.durable import make_private_dir, write_atomic
 from criu_train.workspace import stash
-from criu_train.workspace.journal import Journals, gather
+from criu_train.workspace.journal import OURS_MADE, OURS_WROTE, Evidence, Journals, gather
 from criu_train.workspace.listing import Listing
 from criu_train.workspace.plan import Plan
 from criu_train.workspace.steps import Step
@@ -49,6 +50,15 @@ class Rollback:
         counts = Counter(step.verb for step in self._steps)
         return ", ".join(f"{counts[verb]} {word}" for verb, word in _WORDS if counts[verb]) or "nothing to do"  # type: ignore[index]
 
+    def do(self, step: Step, blobs: Path) -> None:
+        """One step. What can't be moved out of the way is told and stays: better than no restore at all."""
+        try:
+            step.do(self._directory / _FILES, blobs)
+        except OSError as error:
+            if step.verb != "move" or error.errno not in (errno.EPERM, errno.EBUSY, errno.EROFS):
+                raise
+            self.warnings += (f"newer than the snapshot and can't be moved away ({error.strerror}): {step.path}",)
+
     def commit(self) -> None:
         """The restored training runs: what was kept stays kept."""
         for path in self._remaps:
@@ -74,14 +84,16 @@ def roll_back(listing: Listing, blobs: Path, journals: Journals, keep_dir: Path)
 
     OSError when a step can't be done; what was done is undone then.
     """
-    plan = Plan(listing, gather(journals, listing.cut_ns))
+    evidence = gather(journals, listing.cut_ns)
+    _recall_undone(evidence, keep_dir.parent, listing.cut_ns)
+    plan = Plan(listing, evidence)
     remaps = [entry.path for entry in listing.remaps]
     rollback = Rollback(keep_dir, plan.steps, plan.warnings, remaps)
     if plan.steps:
         _record(keep_dir, plan.steps)
         try:
             for step in plan.steps:
-                step.do(keep_dir / _FILES, blobs)
+                rollback.do(step, blobs)
         except BaseException:
             rollback.undo()
             raise
@@ -118,6 +130,15 @@ def set_aside(paths: Iterable[Path], rollback_root: Path) -> Path | None:
         step.do(directory / _FILES, directory)
     Rollback(directory, steps).commit()
     return directory
+
+
+def _recall_undone(evidence: Evidence, rollback_root: Path, cut_ns: int) -> None:
+    """What rollbacks since the cut took for the tree's doing: undoing them has changed the times that told so."""
+    for marker in rollback_root.glob(f"*/{_UNDONE}"):
+        if marker.stat().st_mtime_ns > cut_ns:
+            for line in (marker.parent / _RECORD).read_text().splitlines():
+                step = json.loads(line)
+                evidence.recall(step["path"], OURS_MADE if step["verb"] == "move" else OURS_WROTE)
 
 
 def _record(directory: Path, steps: Sequence[Step]) -> None:

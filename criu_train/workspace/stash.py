@@ -67,7 +67,7 @@ def copy(source: str, target: str) -> None:
     info = os.lstat(source)
     kind = stat.S_IFMT(info.st_mode)
     if kind == stat.S_IFLNK:
-        os.symlink(os.readlink(source), target)  # noqa: PTH115
+        os.symlink(os.readlink(source), target)  # noqa: PTH115, PTH211
     elif kind == stat.S_IFDIR:
         os.mkdir(target, 0o700)  # noqa: PTH102
         for name in os.listdir(source):  # noqa: PTH208

@@ -101,7 +101,7 @@ class Step:
             os.rename(beside, self.path)  # noqa: PTH104
             return
         if entry.kind == "symlink":
-            os.symlink(str(entry.target), beside)
+            os.symlink(str(entry.target), beside)  # noqa: PTH211
         elif entry.kind == "fifo":
             os.mkfifo(beside)
         else:

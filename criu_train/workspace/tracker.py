@@ -64,7 +64,7 @@ class Tracker:
         self._policy = policy = policy.resolved()
         self._catalog = Catalog(policy, journal, listing)
         self._sources = [blobs] if blobs is not None else []
-        self._saved: dict[tuple[int, int], _Saved] = {}
+        self._saved = _saved_by(listing) if listing is not None else {}
         self._not_later: set[str] = set()
         self._later: dict[str, _Later] = {}
         self._writer: BlobWriter | None = None
@@ -156,10 +156,10 @@ class Tracker:
             return
         key = (node.info.st_dev, node.info.st_ino)
         saved = self._saved.get(key)
-        if saved is not None and saved.settled and not node.mapped and saved.identity == identity(node.info):
-            if self._writer.link(saved.parts):
-                node.parts = saved.parts
-                return
+        same = saved is not None and saved.settled and not node.mapped and saved.identity == identity(node.info)
+        if same and saved is not None and self._writer.link(saved.parts):
+            node.parts = saved.parts
+            return
         fd = open_to_read(node.path)
         try:
             info, now = os.fstat(fd), time.time_ns()
@@ -173,6 +173,8 @@ class Tracker:
 
     def _remember(self, node: Node, settled: bool) -> None:
         assert node.parts is not None
+        # Through a shared map a page that is dirty already changes without a trace, until it is unmapped.
+        settled = settled and not node.mapped
         self._saved[node.info.st_dev, node.info.st_ino] = _Saved(identity(node.info), node.parts, settled)
 
     def _save_frozen(self, node: Node, opened: Opened) -> None:
@@ -233,6 +235,20 @@ class Tracker:
             mapped=node.mapped,
             made=node.made,
         )
+
+
+def _saved_by(listing: Listing) -> dict[tuple[int, int], _Saved]:
+    """What the restored snapshot holds, as far as files still are the ones of the cut."""
+    trusted = listing.boot_id == boot_id()
+    return {
+        (e.dev, e.ino): _Saved(
+            (e.dev, e.ino, e.size, e.mtime_ns, e.ctime_ns),
+            e.parts,
+            trusted and not e.mapped and e.ctime_ns < listing.cut_ns - SETTLED_NS,
+        )
+        for e in listing.entries
+        if e.parts is not None
+    }
 
 
 def _entry(
