@@ -30,7 +30,7 @@ _PIDFD_GETFD = 438  # the same on every architecture
 _TCP_REPAIR = 19
 _TABLE_LENGTH = 31 - len("inet ")  # CRIU keeps family and name in 32 bytes
 _RUN_ID = re.compile(r"CRIU run id = ([0-9a-fA-F-]+)")
-_IPTABLES = re.compile(r"Running iptables \[(ip6?tables) ((?:-w )?)-t filter -I ([A-Z]+ [^\]]*-j DROP)\]")
+_IPTABLES = re.compile(r"Running iptables \[(ip6?tables) +((?:-w)?) *-t filter -I ([A-Z]+ [^\]]*-j DROP)\]")
 _CALL_LIMIT_S = 10.0
 
 _libc = ctypes.CDLL(None, use_errno=True)

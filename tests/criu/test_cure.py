@@ -136,6 +136,19 @@ def test_links_to_files_that_the_tree_does_not_hold_stay(place: Path) -> None:
         assert foreign.exists()
 
 
+def test_iptables_rules_that_the_log_tells_of_are_deleted_as_they_were_inserted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = (
+        "INPUT --protocol tcp -m mark ! --mark 0xC114 --source 127.0.0.1 --sport 80 --destination ::1 --dport 9 -j DROP"
+    )
+    script(place / "iptables", f'echo "$@" >>"{place}/called"')
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    said = "".join(f"(00.1) \tRunning iptables [iptables {wait} -t filter -I {rule}]\n" for wait in ("-w", ""))
+    assert len(cure([], log=said)) == 2
+    assert (place / "called").read_text() == f"-w -t filter -D {rule}\n-t filter -D {rule}\n"
+
+
 def test_processes_that_are_gone_are_passed_over() -> None:
     assert cure([2**22 - 1], log="") == []
 
