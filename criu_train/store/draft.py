@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -67,10 +68,12 @@ class Draft:
         """
         try:
             names = self._tidy()
-            fsync_tree(self.path, disk=self._disk)
+            with ThreadPoolExecutor(1) as pool:  # the disk writes while the processor reads
+                synced = pool.submit(fsync_tree, self.path, disk=self._disk)
+                stored = {name: self._stored(name) for name in names}
+                synced.result()
             self._disk.fsync(self.path.parent)
             self._disk.reached("images-synced")
-            stored = {name: self._stored(name) for name in names}
             manifest = Manifest(
                 **{one.name: getattr(fields, one.name) for one in fields_of(ManifestFields)},
                 id=self.id,
@@ -81,7 +84,6 @@ class Draft:
                 stored_bytes=sum(one.size for one in stored.values()),
                 files=stored,
             ).to_json()
-            self._disk.reached("digests-known")
             write_atomic(self.path / MANIFEST, manifest, disk=self._disk)
             self._disk.reached("manifest-written")
             self._disk.reached("before-marker")

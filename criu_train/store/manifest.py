@@ -99,7 +99,7 @@ class Manifest(ManifestFields):
             facts["cpu"] = Cpu(**facts["cpu"] | {"flags": tuple(facts["cpu"]["flags"])})
             facts["command"] = tuple(facts["command"])
             facts["notes"] = tuple(facts["notes"])
-            facts["external"] = tuple(ExternalFile._make(row) for row in facts["external"])
+            facts["external"] = tuple(map(ExternalFile._make, facts["external"]))
             facts["files"] = {path: StoredFile._make(row) for path, row in facts["files"].items()}
             return cls(**facts)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -17,7 +17,7 @@ from criu_train.store.guard import check_ours
 from criu_train.store.layout import TRASH_PREFIX, StoreLayout, sequence_of, snapshot_id
 from criu_train.store.removal import set_aside, sweep
 from criu_train.store.retention import newest_usable, superfluous
-from criu_train.store.snapshot import Snapshot, read_snapshot
+from criu_train.store.snapshot import Snapshot, read_snapshots
 from criu_train.store.state import Run, StoreState
 from criu_train.units import utc_now_iso
 
@@ -121,12 +121,8 @@ class Store:
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, oldest first by sequence number; reads no images."""
         state = state_file.load(self.layout)
-        found = [
-            read_snapshot(path, abandoned=path.name in state.abandoned, proven=state.proven.get(path.name))
-            for path in self._entries()
-            if sequence_of(path.name) is not None
-        ]
-        return sorted(found, key=lambda one: one.sequence)
+        paths = [path for path in self._entries() if sequence_of(path.name) is not None]
+        return read_snapshots(paths, abandoned=state.abandoned, proven=state.proven)
 
     def find(self, text: str) -> Snapshot:
         """The snapshot with this sequence number, id or unique beginning of an id; ``latest`` is the newest usable.
