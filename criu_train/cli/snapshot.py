@@ -91,9 +91,9 @@ def show(settings: Settings, id_: str, as_program: bool) -> None:
 @_json_option
 @click.pass_context
 def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, as_program: bool) -> None:
-    """Read every byte of snapshots back and compare checksums; of the newest one when none is named.
+    """Read every byte back and compare checksums.
 
-    Exits with 1 when something is wrong.
+    Of the newest one that can be gone on from when none is named. Exits with 1 when something is wrong.
 
     \b
     Examples:
@@ -102,7 +102,7 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, as_program: bo
       criu-train snapshot verify --all --json
     """
     if ids and every:
-        raise UsageError("--all and ids don't go together", tip="Name snapshots, or say --all.")
+        raise UsageError("--all and ids don't go together", tip="name snapshots, or say --all")
     store = Store.open(ctx.obj.store)
     if every:
         chosen = [one for one in store.snapshots() if not is_live(one.path)]
@@ -164,9 +164,10 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_program: bo
 @_json_option
 @click.pass_obj
 def prune(settings: Settings, keep: int, as_program: bool) -> None:
-    """Delete all but the newest snapshots, and what interrupted dumps left.
+    """Delete all but the newest snapshots.
 
-    The newest one that the training could go on from always stays. Safe while a training runs.
+    What interrupted dumps left goes too. The newest one that the training could go on from always stays.
+    Safe while a training runs.
 
     \b
     Examples:

@@ -91,7 +91,7 @@ class Draft:
         except OSError as error:
             raise DumpFailedError(
                 f"the snapshot could not be made durable: {error.strerror or error}",
-                tip="Check the free space and the health of the disk that holds the store.",
+                tip="check the free space and the health of the disk that holds the store",
             ) from error
         self._disk.reached("after-marker")
         with suppress(OSError):  # the snapshot is complete, whatever happens to this file

@@ -33,12 +33,12 @@ def check_ours(directory: Path) -> None:
     _check_links(directory)
     status = directory.stat()
     if not stat.S_ISDIR(status.st_mode):
-        raise StoreError(f"{directory} is not a directory", tip="Name another place with --store.")
+        raise StoreError(f"{directory} is not a directory", tip="name another place with --store")
     if reason := distrust(status):
         tip = (
-            f"If you trust what is in it: chmod go-w {directory}"
+            f"if you trust what is in it: chmod go-w {directory}"
             if status.st_uid in owners()
-            else "Run as its owner, or name another place with --store."
+            else "run as its owner, or name another place with --store"
         )
         raise StoreError(f"the store {directory} {reason}", tip=tip)
 
@@ -55,12 +55,12 @@ def _check_links(path: Path) -> None:
             continue
         links += 1
         if links > _MAX_LINKS:
-            raise StoreError(f"{path} runs in a circle of symbolic links", tip="Name another place with --store.")
+            raise StoreError(f"{path} runs in a circle of symbolic links", tip="name another place with --store")
         owner = walked.lstat().st_uid
         if owner not in owners() | {0}:
             raise StoreError(
                 f"the way to the store leads over {walked}, a symbolic link of user id {owner}",
-                tip="Name the place itself with --store.",
+                tip="name the place itself with --store",
             )
         target = walked.readlink()
         walked = Path("/") if target.is_absolute() else walked.parent

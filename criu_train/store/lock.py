@@ -56,16 +56,16 @@ def _busy(layout: StoreLayout) -> StoreBusyError:
     if supervisor is not None:
         return StoreBusyError(
             f"the store is in use by the supervisor with PID {supervisor}",
-            tip="See `criu-train status`; for another job name another store with --store.",
+            tip="see `criu-train status`; for another job name another store with --store",
         )
     if init is not None:
         return StoreBusyError(
             f"the training still runs in its cell (init_pid {init}), though its supervisor is gone",
-            tip=f"Let it end, or `kill -KILL {init}` and run again to go on from the newest snapshot.",
+            tip=f"let it end, or `kill -KILL {init}` and run again to go on from the newest snapshot",
         )
     return StoreBusyError(
         f"the store {layout.root} is in use by another process",
-        tip=f"Try again in a moment; `fuser -v {layout.lock}` tells who it is.",
+        tip=f"try again in a moment; `fuser -v {layout.lock}` tells who it is",
     )
 
 

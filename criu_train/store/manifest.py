@@ -94,7 +94,7 @@ class Manifest(ManifestFields):
             if version != VERSION:
                 raise StoreError(
                     f"the manifest is of version {version}, this criu-train reads {VERSION}",
-                    tip="Use the criu-train that wrote it.",
+                    tip="use the criu-train that wrote it",
                 )
             facts["cpu"] = Cpu(**facts["cpu"] | {"flags": tuple(facts["cpu"]["flags"])})
             facts["command"] = tuple(facts["command"])
@@ -104,5 +104,5 @@ class Manifest(ManifestFields):
             return cls(**facts)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(
-                f"the manifest can't be read ({type(error).__name__})", tip="Use another snapshot."
+                f"the manifest can't be read ({type(error).__name__})", tip="use another snapshot"
             ) from error

@@ -29,7 +29,7 @@ def set_aside(snapshots: Sequence[Snapshot], *, refuse_live: bool, disk: Disk = 
         # In this order: a writer lets go of its draft only after the marker is there.
         if is_live(one.path) or (one.status == "incomplete" and (one.path / MARKER).exists()):
             if refuse_live:
-                raise StoreError(f"{one.id} is being written now", tip="Wait for the dump to end.")
+                raise StoreError(f"{one.id} is being written now", tip="wait for the dump to end")
             continue
         doomed.append(one)
     gone = []

@@ -78,7 +78,7 @@ class StoreState:
             if version != VERSION:
                 raise StoreError(
                     f"the store is of version {version}, this criu-train reads {VERSION}",
-                    tip="Use the criu-train that made it.",
+                    tip="use the criu-train that made it",
                 )
             for name in ("run", "previous_run"):
                 if facts[name] is not None:
@@ -88,7 +88,7 @@ class StoreState:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"store.json can't be read ({type(error).__name__})",
-                tip="Move the store away to start anew; its snapshots stay as they are.",
+                tip="move the store away to start anew; its snapshots stay as they are",
             ) from error
 
 
@@ -107,10 +107,10 @@ def load(layout: StoreLayout) -> StoreState:
     except FileNotFoundError:
         raise StoreError(
             f"there is no store at {layout.root}",
-            tip="`criu-train run -- COMMAND` makes one; name another with --store.",
+            tip="`criu-train run -- COMMAND` makes one; name another with --store",
         ) from None
     except OSError as error:
-        raise StoreError(f"store.json can't be read: {error.strerror}", tip="Check the disk.") from error
+        raise StoreError(f"store.json can't be read: {error.strerror}", tip="check the disk") from error
 
 
 def change(layout: StoreLayout, how: Change, disk: Disk = DISK) -> StoreState:

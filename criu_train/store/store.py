@@ -44,7 +44,7 @@ class Store:
             return cls(layout, disk)
         except OSError as error:
             raise StoreError(
-                f"the store {root} can't be read: {error.strerror}", tip="Name another place with --store."
+                f"the store {root} can't be read: {error.strerror}", tip="name another place with --store"
             ) from error
 
     @classmethod
@@ -75,7 +75,7 @@ class Store:
                 _initialise(layout, disk)
         except OSError as error:
             raise StoreError(
-                f"no store can be made at {layout.root}: {error.strerror}", tip="Name another place with --store."
+                f"no store can be made at {layout.root}: {error.strerror}", tip="name another place with --store"
             ) from error
         return cls.open(root, disk)
 
@@ -133,14 +133,14 @@ class Store:
         if text == "latest":
             if (latest := newest_usable(snapshots)) is None:
                 raise UsageError(
-                    "there is no complete snapshot yet", tip="`criu-train snapshot list` tells what is there."
+                    "there is no complete snapshot yet", tip="`criu-train snapshot list` tells what is there"
                 )
             return latest
         matches = [one for one in snapshots if text.isdecimal() and one.sequence == int(text)]
         matches = matches or [one for one in snapshots if text and one.id.startswith(text)]
         if len(matches) != 1:
             what = f"{text!r} could be any of {len(matches)} snapshots" if matches else f"there is no snapshot {text!r}"
-            raise UsageError(what, tip="`criu-train snapshot list` shows the ids; the number after the dash is enough.")
+            raise UsageError(what, tip="`criu-train snapshot list` shows the ids; the number after the dash is enough")
         return matches[0]
 
     def abandon_after(self, snapshot_id: str) -> list[str]:
@@ -169,14 +169,14 @@ class Store:
         wanted = set(ids)
         snapshots = self.snapshots()
         if unknown := wanted - {one.id for one in snapshots}:
-            raise UsageError(f"there is no snapshot {min(unknown)}", tip="`criu-train snapshot list` shows the ids.")
+            raise UsageError(f"there is no snapshot {min(unknown)}", tip="`criu-train snapshot list` shows the ids")
         run = state_file.load(self.layout).run
         newest = newest_usable(snapshots)
         rest = newest_usable([one for one in snapshots if one.id not in wanted])
         if newest and not rest and run and run.finished_at is None and not force:
             raise StoreError(
                 f"{newest.id} is the last snapshot that the unfinished run could go on from",
-                tip="Keep it, or delete it with --force.",
+                tip="keep it, or delete it with --force",
             )
         self._remove([one for one in snapshots if one.id in wanted], refuse_live=True)
 
@@ -186,7 +186,7 @@ class Store:
         Also sweeps what dead dumps and interrupted deletions left; never touches a draft whose writer lives.
         """
         if keep < 1:
-            raise UsageError("at least one snapshot has to stay", tip="Use --keep 1 or more.")
+            raise UsageError("at least one snapshot has to stay", tip="use --keep 1 or more")
         return self._remove(superfluous(self.snapshots(), keep), refuse_live=False)
 
     def sweep(self) -> list[str]:
@@ -235,7 +235,7 @@ def _initialise(layout: StoreLayout, disk: Disk) -> None:
         if foreign := {path.name for path in layout.root.iterdir()} - ours - {f".{layout.config.name}.tmp"}:
             raise StoreError(
                 f"{layout.root} is no store, and there is something else in it ({min(foreign)})",
-                tip="Name an empty or a new directory with --store.",
+                tip="name an empty or a new directory with --store",
             )
         layout.root.chmod(0o700)
         for path in (layout.snapshots, layout.journals, layout.rollback):

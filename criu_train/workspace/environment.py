@@ -84,16 +84,16 @@ def compare(manifest: Manifest, *, criu_version: str | None, now: Fingerprint | 
 
 def _compare_criu(then: str, now: str | None) -> Iterable[Finding]:
     if now is None:
-        yield Finding(True, "there is no CRIU that works here", "Run `criu-train setup`.")
+        yield Finding(True, "there is no CRIU that works here", "run `criu-train setup`")
     elif _version(now) < _version(then):
         yield Finding(
-            False, f"CRIU is older than at the dump: {now}, then {then}", "If the restore fails: `criu-train setup`."
+            False, f"CRIU is older than at the dump: {now}, then {then}", "if the restore fails: `criu-train setup`"
         )
 
 
 def _compare_cpu(then: Cpu, now: Cpu) -> Iterable[Finding]:
     if then.arch != now.arch:
-        tip = "Restore on a machine of the same architecture."
+        tip = "restore on a machine of the same architecture"
         yield Finding(True, f"the processor is {now.arch}, at the dump it was {then.arch}", tip)
         return
     # Elsewhere than on x86 the kernel lists only what programs may use.
@@ -104,19 +104,19 @@ def _compare_cpu(then: Cpu, now: Cpu) -> Iterable[Finding]:
         yield Finding(
             True,
             f"this processor ({now.model}) lacks {_some(used, 6)}, which the one at the dump ({then.model}) has",
-            "Restore on a processor of the same or a newer generation.",
+            "restore on a processor of the same or a newer generation",
         )
     elif then.model != now.model:
         yield Finding(
             False,
             f"the processor is another model: {now.model}, then {then.model}",
-            "Results may differ in the last bits where libraries choose their code by processor.",
+            "results may differ in the last bits where libraries choose their code by processor",
         )
 
 
 def _compare_kernel(then: str, now: str) -> Iterable[Finding]:
     if then != now:
-        tip = "Nothing to do if the restore works; else boot the kernel of the dump."
+        tip = "nothing to do if the restore works; else boot the kernel of the dump"
         yield Finding(False, f"the kernel is {now}, at the dump it was {then}", tip)
 
 
@@ -126,15 +126,15 @@ def _compare_files(files: Iterable[ExternalFile]) -> Iterable[Finding]:
         if problem := _problem(one):
             by_problem.setdefault(problem, []).append(one.path)
     tips = {
-        _GONE: "Put it back from where it came: the restored training has it open or mapped.",
-        _OTHER_TIME: "If it is data or code, the training goes on with what is in it now.",
+        _GONE: "put it back from where it came: the restored training has it open or mapped",
+        _OTHER_TIME: "if it is data or code, the training goes on with what is in it now",
     }
     plural = {_GONE: "are missing", _OTHER_SIZE: "have other sizes than at the dump"}
     for problem, paths in by_problem.items():
         yield Finding(
             problem != _OTHER_TIME,
             f"{_some(paths, _NAMED)} {plural.get(problem, problem) if len(paths) > 1 else problem}",
-            tips.get(problem, "Install again the version that was there at the dump."),
+            tips.get(problem, "install again the version that was there at the dump"),
         )
 
 

@@ -74,7 +74,7 @@ def test_a_store_that_others_can_write_to_is_refused(store: Store, bits: int) ->
         directory.chmod(0o700 | bits)
         with pytest.raises(StoreError, match="can be written to by other users") as caught:
             Store.open(store.layout.root)
-        assert caught.value.tip == f"If you trust what is in it: chmod go-w {directory}"
+        assert caught.value.tip == f"if you trust what is in it: chmod go-w {directory}"
 
 
 def test_a_store_of_another_user_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
