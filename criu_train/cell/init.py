@@ -156,7 +156,9 @@ class Init:
             self._open_hook(message["hook"])
         if message["next_pid"] is not None:
             set_next_pid(message["next_pid"])
-        pid = start_helper(message["argv"], self._nice, 0, message["stderr"])
+        # A dump killed for want of memory can take the tree along. A restore must run at 0: a saved 0 is not set again.
+        oom_score_adj = -900 if message["hook"] is not None else 0
+        pid = start_helper(message["argv"], self._nice, oom_score_adj, message["stderr"])
         self._watch.ignore(pid)
         self._follow_files(False)
         self._criu = _RunningCriu(pid, time.monotonic() + message["limit_s"], message["hook"])
