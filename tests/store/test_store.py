@@ -68,57 +68,6 @@ def test_a_file_in_the_place_of_the_store_is_refused(tmp_path: Path) -> None:
         Store.create_or_open(tmp_path / "store")
 
 
-@pytest.mark.parametrize("bits", [0o020, 0o002])
-def test_a_store_that_others_can_write_to_is_refused(store: Store, bits: int) -> None:
-    for directory in (store.layout.snapshots, store.layout.root):
-        directory.chmod(0o700 | bits)
-        with pytest.raises(StoreError, match="can be written to by other users") as caught:
-            Store.open(store.layout.root)
-        assert caught.value.tip == f"if you trust what is in it: chmod go-w {directory}"
-
-
-def test_a_store_of_another_user_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    for opened in (Store.open, Store.create_or_open, Store.open_if_any):
-        with pytest.raises(StoreError, match=f"belongs to user id {owner}"):
-            opened(store.layout.root)
-
-
-def test_root_by_way_of_sudo_may_use_the_store_of_the_user_who_called_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    os.chown(store.layout.root, 4242, 4242)
-    os.chown(store.layout.snapshots, 4242, 4242)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(StoreError, match="belongs to user id 4242"):
-        Store.open(store.layout.root)
-    monkeypatch.setenv("SUDO_UID", "4242")
-    assert Store.open(store.layout.root).id == store.id
-
-
-def test_a_link_that_another_user_made_does_not_lead_to_a_store(store: Store, tmp_path: Path) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(tmp_path)
-    assert Store.open(link / "store").id == store.id
-    os.chown(link, 4242, 4242, follow_symlinks=False)
-    with pytest.raises(StoreError, match="link, a symbolic link of user id 4242"):
-        Store.open(link / "store")
-    (tmp_path / "ours").symlink_to("link")
-    with pytest.raises(StoreError, match="a symbolic link of user id 4242"):
-        Store.open(tmp_path / "ours" / "store")
-
-
-def test_a_snapshot_that_others_planted_or_can_change_is_not_restorable(store: Store) -> None:
-    snapshot = add(store)
-    snapshot.path.chmod(0o770)
-    assert store.snapshots()[0].reason == "the snapshot can be written to by other users (mode 0770)"
-    snapshot.path.chmod(0o700)
-    os.chown(snapshot.path, 4242, 4242)
-    assert store.snapshots()[0].reason == "the snapshot belongs to user id 4242"
-    assert store.snapshots()[0].status == "corrupt"
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"version": 1}', b"\xff\xfe", b"null"])
 def test_a_store_json_that_can_not_be_read_is_told_with_a_tip(store: Store, content: bytes) -> None:
     store.layout.config.write_bytes(content)

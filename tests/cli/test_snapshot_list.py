@@ -1,0 +1,127 @@
+"""``criu-train snapshot list``: for programs and for people."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from snapshot_calls import KEYS, Call, run
+from store_samples import FILES, add
+
+from criu_train.cli import snapshot as module
+from criu_train.cli.snapshot_view import print_snapshots
+from criu_train.errors import StoreError
+from criu_train.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create_or_open(tmp_path / "store")
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    return partial(run, tmp_path / "store")
+
+
+def test_list_json_has_exactly_the_documented_keys_newest_last(store: Store, call: Call) -> None:
+    first, second = add(store), add(store, trigger="signal", step=12, metrics={"loss": 0.5})
+    store.mark_proven(second.id, True)
+    store.new_draft("run-1", "timer").discard("CRIU failed")
+    result = call("list", "--json")
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert [list(one) for one in told] == [KEYS] * 3
+    assert [one["id"] for one in told][:2] == [first.id, second.id]
+    assert told[1] == {
+        "id": second.id,
+        "run": "run-1",
+        "created_at": second.created_at,
+        "status": "complete",
+        "proven": True,
+        "abandoned": False,
+        "trigger": "signal",
+        "step": 12,
+        "metrics": {"loss": 0.5},
+        "frozen_time_us": 912_345,
+        "memory_bytes": 3 << 30,
+        "stored_bytes": sum(map(len, FILES.values())),
+        "tasks": 3,
+        "command": ["python", "train.py"],
+    }
+    unknown = {"run", "proven", "trigger", "step", "metrics", "frozen_time_us", "memory_bytes", "stored_bytes", "tasks"}
+    assert {key for key, value in told[2].items() if value is None} == unknown | {"command"}
+    assert (told[2]["status"], told[2]["created_at"][-1]) == ("incomplete", "Z")
+
+
+def test_list_json_without_a_store_is_an_empty_list_and_makes_none(tmp_path: Path, call: Call) -> None:
+    result = call("list", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+    assert not (tmp_path / "store").exists()
+
+
+def test_list_without_a_store_says_how_to_get_one(call: Call) -> None:
+    result = call("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "criu-train run -- COMMAND" in result.stderr
+
+
+def test_list_of_an_empty_store_says_so(store: Store, call: Call) -> None:
+    assert "has no snapshots yet" in call("list").stderr
+
+
+def test_list_of_a_store_that_others_can_write_to_is_refused(store: Store, call: Call) -> None:
+    store.layout.root.chmod(0o777)
+    with pytest.raises(StoreError, match="can be written to by other users"):
+        call("list")
+
+
+def test_list_shows_status_trigger_pause_and_sizes_in_words(store: Store, call: Call) -> None:
+    good, broken = add(store, trigger="preempt"), add(store)
+    (broken.images / "pages-1.img").write_bytes(b"[bold]")
+    store.new_draft("run-1", "timer").discard("CRIU failed [red]: no room")
+    lines = call("list").stdout.splitlines()
+    assert lines[0].split() == ["ID", "Time", "Status", "Trigger", "Pause", "Memory", "Stored"]
+    assert lines[1].startswith(good.id)
+    for word in ("just now", "Completed", "preempt", "912.3 ms", "3.0 GiB", "68.4 KiB"):
+        assert word in lines[1]
+    assert "Corrupt" in lines[2] and "Incomplete" in lines[3]
+    assert lines[-2].endswith("Corrupt: images/pages-1.img has 6 bytes instead of 70000")
+    assert lines[-1].endswith("Incomplete: CRIU failed [red]: no room")
+
+
+def test_list_shows_steps_only_where_there_are_some(store: Store, call: Call) -> None:
+    add(store)
+    assert "Step" not in call("list").stdout
+    add(store, step=12_000)
+    assert "Step" in call("list").stdout and "12,000" in call("list").stdout
+
+
+def test_list_tells_which_snapshots_were_abandoned(store: Store, call: Call) -> None:
+    first, second = add(store), add(store)
+    store.abandon_after(first.id)
+    assert f"{second.id}  abandoned: the training went on from an older snapshot" in call("list").stdout
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 40, 25, 10])
+def test_the_table_never_breaks_a_line_and_keeps_the_id_however_narrow_the_terminal(store: Store, width: int) -> None:
+    one = add(store, step=3)
+    console = Console(width=width, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        print_snapshots([one], console)
+    lines = capture.get().splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= width for line in lines)
+    assert lines[1].startswith(one.id[: min(width, len(one.id)) - 1])
+    assert ("Completed" in lines[1]) == (width >= 40)
+
+
+def test_what_is_no_terminal_gets_every_column(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(store, step=3)
+    monkeypatch.setattr(module, "console", Console(width=30))
+    header, row = call("list").stdout.splitlines()
+    assert header.split() == ["ID", "Time", "Status", "Trigger", "Step", "Pause", "Memory", "Stored"]
+    assert row.rstrip().endswith("KiB")
