@@ -5,6 +5,7 @@ Standard library only; between fork and exec nothing here may fail silently, so 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -157,7 +158,8 @@ def _keep_only_standard_streams(keep: int) -> int:
 def _plain_process(nice: int, oom_score_adj: int) -> None:
     """Undo what init and its interpreter have set for themselves."""
     os.setpriority(os.PRIO_PROCESS, 0, nice)
-    with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+    # Lowering it needs CAP_SYS_RESOURCE; without that nothing was lowered before either.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write(str(oom_score_adj))
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

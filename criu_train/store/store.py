@@ -187,7 +187,9 @@ class Store:
         """
         if keep < 1:
             raise UsageError("at least one snapshot has to stay", tip="use --keep 1 or more")
-        return self._remove(superfluous(self.snapshots(), keep), refuse_live=False)
+        gone = self._remove(superfluous(self.snapshots(), keep), refuse_live=False)
+        self._forget_journals()
+        return gone
 
     def sweep(self) -> list[str]:
         """Remove only what dead dumps and interrupted deletions left; returns the ids of the former."""
@@ -201,6 +203,13 @@ class Store:
         return self.layout.journals / f"{max(numbers, default=0) + 1:06d}.jsonl"
 
     # How
+
+    def _forget_journals(self) -> None:
+        """A restore reads the journals from its snapshot's on; those before the oldest snapshot's serve nobody."""
+        needed = [one.manifest.journal for one in self.snapshots() if one.manifest and one.manifest.journal]
+        for path in self.layout.journals.glob("*.jsonl"):
+            if needed and path.name < min(needed):
+                path.unlink(missing_ok=True)
 
     def _remove(self, snapshots: Sequence[Snapshot], *, refuse_live: bool) -> list[str]:
         with state_file.mutex(self.layout):

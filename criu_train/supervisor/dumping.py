@@ -44,6 +44,12 @@ from criu_train.workspace.tracker import Tracker
 _RESERVE_BYTES = 64 << 20
 # Cutting the tail off a long time limit: what CRIU may take for each GiB of memory beside the limit itself.
 _LIMIT_PER_GIB_S = 20.0
+# The end of the training may be told a moment after CRIU has stumbled over it.
+_END_IS_TOLD_S = 0.2
+
+
+class TrainingEndedError(DumpFailedError):
+    """There was no training left to dump: no failure of the dump."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class _Attempt:
         self._cut_error: Exception | None = None
         self._pids: list[int] = []
         self._dumped: Dumped | None = None
-        self._frozen_since = 0.0
+        self._criu_was_killed = False  # and may have taken the tree along: that is a failure to be told
 
     async def run(self, limit_s: float | None) -> Dumped:
         d = self._d
@@ -110,9 +116,20 @@ class _Attempt:
                 raise self._failure(draft, ended)
             return await self._finish(draft, ended)
         except BaseException as error:
-            with contextlib.suppress(OSError, CriuTrainError):
-                draft.discard(str(error))
+            if not self._criu_was_killed and await self._just_ended():
+                draft.remove()
+                raise TrainingEndedError(
+                    "the training ended during the dump", tip="there is nothing left to dump"
+                ) from error
+            draft.discard(str(error))
             raise
+
+    async def _just_ended(self) -> bool:
+        """Whether the dump failed because there is no training any more; its end may be told a moment later."""
+        ended = self._d._cell.ended
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(ended), _END_IS_TOLD_S)
+        return ended.done()
 
     def _check_room(self, memory: int) -> None:
         free = shutil.disk_usage(self._d._store.layout.root).free
@@ -138,6 +155,7 @@ class _Attempt:
             async with machine_lock(d._runtime, limit_s):
                 ended = await d._cell.criu(argv, limit_s=limit_s, stderr=draft.dump_log, hook=hook, at_cut=self._at_cut)
                 # A dump that ends the tree leaves its network lock for the restore to lift, which may never come.
+                self._criu_was_killed = ended.killed
                 if ended.killed or not self._leave_running:
                     await asyncio.to_thread(cure, self._pids, log=_read(draft.dump_log))
                 return ended

@@ -104,7 +104,7 @@ def _supervise(
     store: Store, lock: StoreLock, criu: Criu, start: Start, *, options: RunOptions, reporter: Reporter
 ) -> int:
     recover_unfinished(store.layout.rollback)
-    store.prune(options.keep)
+    store.sweep()
     supervisor = Supervisor(
         store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime_directory()
     )

@@ -16,13 +16,11 @@ from criu_train.errors import CriuTrainError, DumpFailedError
 from criu_train.store.events import EventLog
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
-from criu_train.supervisor.dumping import Dumped, Dumper
+from criu_train.supervisor.dumping import Dumped, Dumper, TrainingEndedError
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests
 from criu_train.supervisor.state import StateFile
-
-_END_IS_TOLD_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -102,20 +100,13 @@ class Watcher:
         try:
             dumped = await self._dumper.dump(trigger)
         except CriuTrainError as error:
-            if await self._just_ended():
-                return DumpFailedError("the training ended during the dump", tip="there is nothing left to dump")
-            self._dump_failed(trigger, error)
+            if not isinstance(error, TrainingEndedError):
+                self._dump_failed(trigger, error)
             return error
         self._dump_succeeded(dumped, time.monotonic() - began)
         with contextlib.suppress(CriuTrainError, OSError):
             await asyncio.to_thread(self._store.prune, self._options.keep)
         return dumped.snapshot
-
-    async def _just_ended(self) -> bool:
-        """Whether the dump failed because there is no training any more; its end may be told a moment later."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._cell.ended), _END_IS_TOLD_S)
-        return self._cell.ended.done()
 
     def _dump_succeeded(self, dumped: Dumped, seconds: float) -> None:
         self._new_snapshots += 1

@@ -188,3 +188,15 @@ def test_snapshots_that_share_blobs_by_hard_link_do_not_need_each_other(store: S
     second = draft.publish(facts())
     store.delete([first.id])
     assert verify(second) == []
+
+
+def test_prune_forgets_the_journals_that_no_snapshot_left_needs(store: Store) -> None:
+    for number in (1, 2, 3):
+        journal = store.next_journal()
+        assert journal.name == f"00000{number}.jsonl"
+        journal.touch()
+        draft = store.new_draft("run-1", "timer")
+        fill(draft)
+        draft.publish(facts(journal=journal.name))
+    store.prune(2)
+    assert sorted(path.name for path in store.layout.journals.iterdir()) == ["000002.jsonl", "000003.jsonl"]
