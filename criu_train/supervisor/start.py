@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from criu_train.cell.cell import Ended
-from criu_train.errors import StoreError, UsageError
+from criu_train.errors import StoreError
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
@@ -33,7 +33,7 @@ class AlreadyEnded:
 def start_of_command(
     store: Store, command: tuple[str, ...], cwd: str, *, fresh: bool, ended_alone: Ended | None
 ) -> Start | AlreadyEnded:
-    """For ``run``. Raises UsageError when the store belongs to another command."""
+    """For ``run``. Raises StoreError when the store belongs to another command."""
     run = store.run
     if fresh:
         return Start(command, cwd, None, (), "--fresh was given")
@@ -41,7 +41,7 @@ def start_of_command(
         return Start(command, cwd, None, (), "the store has no run yet")
     if (run.command, run.cwd) != (command, cwd):
         what = shlex.join(run.command) if run.command != command else f"{shlex.join(run.command)} in {run.cwd}"
-        raise UsageError(
+        raise StoreError(
             f"this store belongs to another command: {what}",
             tip="give this one a store of its own with --store, or start it over here with --fresh",
         )

@@ -195,6 +195,7 @@ class Supervisor:
         except CommandNotRunnableError:
             await cell.kill()
             self._store.forget_run()
+            self._state.change(run=None)
             raise
         self._events.append("started", run=self._run.id, command=list(start.command), reason=start.reason)
         self._running(cell, None)
