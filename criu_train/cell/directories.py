@@ -162,7 +162,7 @@ class Directories:
 
 
 def writable_mounts() -> list[Mount]:
-    """Every mount that can be seen and written to, with a descriptor of its top that stays open."""
+    """Every mount that can be seen and written to."""
     found = []
     with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
         lines = file.read().splitlines()
@@ -175,10 +175,11 @@ def writable_mounts() -> list[Mount]:
         path = os.fsdecode(place.decode("unicode_escape").encode("latin-1"))
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            seen = os.fstat(fd).st_dev
-            # btrfs gives each subvolume a device number of its own that mountinfo doesn't show.
-            if fstype != b"btrfs" and f"{os.major(seen)}:{os.minor(seen)}".encode() != device:
-                os.close(fd)  # hidden by another mount on top
-                continue
-            found.append(Mount(path, fstype.decode(), fd, fanotify.filesystem_id(fd), root == b"/"))
+            try:
+                seen = os.fstat(fd).st_dev
+                # Else it is hidden by another mount on top. btrfs: each subvolume has a number that isn't shown.
+                if fstype == b"btrfs" or f"{os.major(seen)}:{os.minor(seen)}".encode() == device:
+                    found.append(Mount(path, fanotify.filesystem_id(fd), root == b"/"))
+            finally:
+                os.close(fd)
     return found

@@ -63,11 +63,9 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Mount:
-    """A place where a filesystem is mounted, with an open descriptor of it and the id that events carry."""
+    """A place where a filesystem is mounted, with the id that events carry."""
 
     path: str
-    fstype: str
-    fd: int
     fsid: bytes
     whole: bool  # the filesystem's own root, not a bind mount of a part
 
@@ -102,7 +100,12 @@ def directory_key(path: str, fsid: bytes) -> bytes:
 
 def open_directory(mount: Mount, key: bytes) -> int:
     """An O_PATH descriptor of the directory that ``key`` names; OSError when it is gone or can't be opened so."""
-    return _check(_libc.open_by_handle_at(mount.fd, key[8:], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "handle")
+    # Opened only for this: a descriptor kept would keep the filesystem from being unmounted.
+    top = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _check(_libc.open_by_handle_at(top, key[8:], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "handle")
+    finally:
+        os.close(top)
 
 
 def filesystem_id(fd: int) -> bytes:

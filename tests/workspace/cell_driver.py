@@ -11,6 +11,8 @@ import mmap
 import os
 import select
 import shutil
+import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,13 @@ class Hands:
     def __init__(self) -> None:
         self.held: list[Any] = []
         self.sizes: dict[int, int] = {}
+        self.databases: dict[str, sqlite3.Connection] = {}
 
     def write(self, path: str, text: str) -> None:
         Path(path).write_text(text)
+
+    def fill(self, path: str, letter: str, size: int) -> None:
+        Path(path).write_text(letter * size)
 
     def append(self, path: str, text: str) -> None:
         with open(path, "a") as file:
@@ -67,6 +73,17 @@ class Hands:
     def fifo(self, path: str) -> None:
         os.mkfifo(path)
 
+    def shell(self, directory: str, command: str) -> None:
+        subprocess.run(["sh", "-c", command], cwd=directory, check=False)
+
+    def sql(self, path: str, *statements: str) -> None:
+        """On a connection in WAL mode that stays open."""
+        if path not in self.databases:
+            self.databases[path] = sqlite3.connect(path, isolation_level=None)
+            self.databases[path].execute("PRAGMA journal_mode=WAL")
+        for statement in statements:
+            self.databases[path].execute(statement)
+
     def hold(self, path: str, text: str) -> None:
         """Open for appending, write, keep open."""
         file = open(path, "a")  # noqa: SIM115
@@ -82,6 +99,10 @@ class Hands:
         self.held.append(view)
         self.poke(len(self.held) - 1, text)
 
+    def unmap(self) -> None:
+        """Let go of the newest map."""
+        self.held.pop().close()
+
     def poke(self, number: int, text: str) -> None:
         view = self.held[number % len(self.held)]
         if isinstance(view, mmap.mmap):
@@ -96,7 +117,7 @@ class Hands:
 
 def perform(hands: Hands, ops: list[list[Any]]) -> None:
     for name, *arguments in ops:
-        if Path(str(arguments[0])).is_fifo() and name in ("write", "append", "patch", "hold", "map", "rmtree"):
+        if name in ("write", "append", "patch", "hold", "map", "rmtree") and Path(arguments[0]).is_fifo():
             continue  # would wait for the other end
         try:
             getattr(hands, name)(*arguments)

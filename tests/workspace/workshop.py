@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Workshop:
         hello = json.loads(self.cell.stdout.readline())
         assert hello["available"], hello["reason"]
         init = psutil.Process(self.cell.pid).children()[0]
+        self.init = init.pid
         self.pids = [child.pid for child in init.children()]
         self.tracker = Tracker(self.policy, listing, self.journal)
 
@@ -100,9 +101,9 @@ class Workshop:
         self.tracker.precopy(self.pids, path / "files")
         return path
 
-    def cut(self, path: Path) -> Taken:
+    def cut(self, path: Path, remaps: Sequence[tuple[str, str]] = ()) -> Taken:
         offset = self.sync()
-        self.tracker.cut(self.pids, path / "files")
+        self.tracker.cut(self.pids, path / "files", remaps)
         state = self.state()
         write_listing(self.tracker.finish(path / "files"), path / "listing.json")
         return Taken(path, self.journal, offset, state)
@@ -131,7 +132,11 @@ class Workshop:
 
     def state(self) -> State:
         """All that can be seen below the working directory, but the times of directories and what the store holds."""
-        return dict(_look(str(self.work), len(str(self.work)) + 1, str(self.store)))
+        return self.state_of(self.work)
+
+    def state_of(self, directory: Path) -> State:
+        """The same of another directory."""
+        return dict(_look(str(directory), len(str(directory)) + 1, str(self.store)))
 
     def kept(self) -> set[bytes]:
         """The bytes of everything under rollback/."""
@@ -143,7 +148,7 @@ class Workshop:
     def _absolute(self, op: list[Any]) -> list[Any]:
         """Names become paths: the first argument always, the second of those that take two names."""
         verb, *arguments = op
-        if verb == "poke":
+        if verb in ("poke", "unmap"):
             return op
         arguments[0] = str(self.work / arguments[0])
         if verb in ("rename", "link"):

@@ -1,0 +1,281 @@
+"""The watch on real filesystems: who did what, as the journal tells it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from criu_train.cell import fanotify
+from criu_train.cell.watch import Watch
+
+DRIVER = Path(__file__).resolve().parents[1] / "workspace" / "cell_driver.py"
+
+Told = dict[tuple[str, str], set[str]]  # (who, path below the place) -> what
+
+
+def told(journal: Path, place: Path, offset: int = 0) -> Told:
+    found: Told = {}
+    for line in journal.read_bytes()[offset:].decode().splitlines():
+        record = json.loads(line)
+        if "path" in record and record["path"].startswith(f"{place}/"):
+            key = record["who"], record["path"][len(str(place)) + 1 :]
+            assert not found.get(key, set()) >= set(record["what"]), f"twice: {line}"
+            found.setdefault(key, set()).update(record["what"])
+    return found
+
+
+class Here:
+    """A watch in the test's own process: whatever this PID namespace does counts as the tree's."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.journal = place / "journal.jsonl"
+        self.root = place / "root"
+        self.root.mkdir()
+        self.watch = Watch(str(self.journal), [str(self.root)], exclude=[str(self.root / "store")])
+
+    def told(self) -> Told:
+        offset = self.watch.offset
+        self.watch.sync()
+        return told(self.journal, self.root, offset)
+
+
+@pytest.fixture
+def here(place: Path) -> Iterator[Here]:
+    here = Here(place)
+    here.watch.arm()
+    assert here.watch.available, here.watch.reason
+    yield here
+    here.watch.close()
+
+
+class Cell:
+    """A cell with a worker that does what it is asked."""
+
+    def __init__(self, place: Path) -> None:
+        self.root, self.journal = place / "root", place / "journal.jsonl"
+        self.root.mkdir()
+        settings = {"journal": str(self.journal), "roots": [str(self.root)], "exclude": []}
+        self.process = subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
+            + [sys.executable, str(DRIVER), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert json.loads(self.process.stdout.readline())["available"]
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@pytest.fixture
+def cell(place: Path) -> Iterator[Cell]:
+    cell = Cell(place)
+    yield cell
+    cell.process.communicate(timeout=10)  # the end of its input ends it
+
+
+def test_the_trees_doings_are_told_from_those_of_others(cell: Cell) -> None:
+    cell.ask(
+        ops=[["write", f"{cell.root}/ours", "x"], ["shell", str(cell.root), "echo >by-a-child; mkdir d; touch d/x"]]
+    )
+    (cell.root / "others").write_text("x")
+    (cell.root / "d" / "others").write_text("x")
+    cell.ask(sync=True)
+    assert told(cell.journal, cell.root) == {
+        ("ours", "ours"): {"make", "write"},
+        ("ours", "by-a-child"): {"make", "write"},
+        ("ours", "d"): {"make"},
+        ("ours", "d/x"): {"make", "write", "attrib"},
+        ("other", "others"): {"make", "write"},
+        ("other", "d/others"): {"make", "write"},
+    }
+
+
+def test_others_outside_of_the_roots_are_not_journaled(cell: Cell, place: Path) -> None:
+    (place / "elsewhere").write_text("x")
+    cell.ask(sync=True)
+    assert told(cell.journal, place) == {}
+
+
+def test_others_are_journaled_where_the_tree_writes_outside_of_the_roots(cell: Cell, place: Path) -> None:
+    (place / "results").mkdir()
+    cell.ask(ops=[["write", f"{place}/results/ours", "x"]])
+    cell.ask(sync=True)
+    (place / "results" / "others").write_text("x")
+    cell.ask(sync=True)
+    assert ("other", "results/others") in told(cell.journal, place)
+
+
+def test_a_write_is_told_before_the_file_is_closed(cell: Cell) -> None:
+    (cell.root / "log").write_text("from before\n")
+    (cell.root / "console").write_text("from before\n")
+    cell.ask(sync=True)
+    offset = cell.journal.stat().st_size
+    with open(cell.root / "console", "a") as console:
+        console.write("the supervisor's own output, redirected\n")
+        console.flush()
+        cell.ask(ops=[["hold", f"{cell.root}/log", "ours"]])
+        cell.ask(sync=True)
+        assert told(cell.journal, cell.root, offset) == {("ours", "log"): {"write"}, ("other", "console"): {"write"}}
+
+
+def test_the_same_doing_is_written_once_until_the_next_sync(here: Here) -> None:
+    for _ in range(50):
+        (here.root / "state").write_text("x")
+    assert here.told() == {("ours", "state"): {"make", "write"}}
+    (here.root / "state").write_text("y")
+    assert here.told() == {("ours", "state"): {"write"}}
+
+
+def test_renaming_is_going_and_being_made_and_moves_what_is_inside(here: Here) -> None:
+    (here.root / "draft").mkdir()
+    (here.root / "draft" / "weights").write_text("1")
+    here.told()
+    (here.root / "draft").rename(here.root / "final")
+    (here.root / "final" / "weights").write_text("2")
+    assert here.told() == {
+        ("ours", "draft"): {"gone"},
+        ("ours", "final"): {"make"},
+        ("ours", "final/weights"): {"write"},
+    }
+
+
+def test_rotated_directories_are_each_told_by_their_own_name(here: Here) -> None:
+    for name in ("last", "last.1"):
+        (here.root / name).mkdir()
+        (here.root / name / "x").write_text(name)
+    here.told()
+    (here.root / "last.1").rename(here.root / "last.2")
+    (here.root / "last").rename(here.root / "last.1")
+    (here.root / "last.2" / "old").write_text("x")
+    (here.root / "last.1" / "new").write_text("x")
+    assert {("ours", "last.2/old"), ("ours", "last.1/new")} <= here.told().keys()
+
+
+def test_deletion_links_modes_and_strange_names_are_told(here: Here) -> None:
+    names = [b"with\nnewline", b"not-utf8-\xff", "späth ☃".encode(), b"a" * 255]
+    for name in names:
+        Path(os.fsdecode(bytes(here.root) + b"/" + name)).write_text("x")
+    (here.root / "kept").write_text("x")
+    (here.root / "link").hardlink_to(here.root / "kept")
+    (here.root / "kept").chmod(0o600)
+    here_told = here.told()
+    assert {("ours", os.fsdecode(name)) for name in names} <= here_told.keys()
+    assert here_told["ours", "link"] == {"make"}
+    assert "attrib" in here_told["ours", "kept"]
+    (here.root / "kept").unlink()
+    assert here.told() == {("ours", "kept"): {"gone"}}
+
+
+def test_the_store_and_crius_own_files_are_not_journaled(here: Here) -> None:
+    (here.root / "store").mkdir()
+    here.told()
+    (here.root / "store" / "blob").write_text("x")
+    (here.root / "link_remap.17").write_text("x")
+    (here.root / "file.cr.1a.ghost").write_text("x")
+    assert here.told() == {}
+
+
+def test_an_ignored_process_is_silent_until_its_number_is_free_again(here: Here) -> None:
+    here.watch.ignore(os.getpid())
+    (here.root / "by-criu").write_text("x")
+    here.watch.heed(os.getpid())
+    (here.root / "by-us").write_text("x")
+    assert here.told() == {("ours", "by-us"): {"make", "write"}}
+
+
+def test_shared_memory_and_other_filesystems_are_watched_too(here: Here) -> None:
+    path = Path(f"/dev/shm/watched-{os.getpid()}")
+    path.write_text("x")
+    path.unlink()
+    here.watch.sync()
+    assert ("ours", path.name) in told(here.journal, Path("/dev/shm"))
+
+
+def test_the_heartbeat_moves_the_journals_time(here: Here) -> None:
+    os.utime(here.journal, (0, 0))
+    here.watch.heartbeat()
+    assert time.time() - here.journal.stat().st_mtime < 5
+
+
+def test_events_wake_the_loop_and_come_to_the_journal_at_once(here: Here) -> None:
+    here.told()
+    (here.root / "x").write_text("x")
+    assert select.select([here.watch], [], [], 1)[0]
+    here.watch.handle()
+    assert ("ours", "x") in told(here.journal, here.root)
+
+
+def test_a_burst_of_ten_thousand_files_loses_none(here: Here) -> None:
+    for number in range(10_000):
+        os.close(os.open(here.root / str(number), os.O_CREAT | os.O_WRONLY))
+    assert here.told().keys() == {("ours", str(number)) for number in range(10_000)}
+    assert '"overflow"' not in here.journal.read_text()
+
+
+def test_where_the_kernel_refuses_the_journal_says_so_and_the_heart_still_beats(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> int:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), "fanotify_init")
+
+    monkeypatch.setattr(fanotify, "init", refuse)
+    here = Here(place)
+    here.watch.arm()
+    assert not here.watch.available
+    assert here.watch.reason == "fanotify_init: Operation not permitted"
+    first = json.loads(here.journal.read_text())
+    assert first["watched"] is False and first["reason"] == here.watch.reason
+    here.watch.heartbeat()
+    assert here.watch.sync() == here.journal.stat().st_size
+    here.watch.close()
+
+
+def test_an_overlay_is_watched_directory_by_directory_with_new_and_renamed_ones(place: Path) -> None:
+    """Overlay's handles can't be opened, as in a container."""
+    for name in ("lower", "upper", "work", "root"):
+        (place / name).mkdir()
+    (place / "lower" / "old").mkdir()
+    options = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(place / "root")], check=True)
+    try:
+        watch = Watch(str(place / "journal.jsonl"), [str(place / "root")])
+        watch.arm()
+        assert watch.available, watch.reason
+        root = place / "root"
+        (root / "file").write_text("x")
+        (root / "old" / "file").write_text("x")
+        (root / "new").mkdir()
+        watch.sync()
+        (root / "new" / "file").write_text("x")
+        watch.sync()
+        (root / "new").rename(root / "newer")
+        (root / "newer" / "second").write_text("x")
+        watch.sync()
+        watch.close()
+        keys = told_once_per_sync(place / "journal.jsonl", root)
+        assert {"file", "old/file", "new", "new/file", "newer", "newer/second"} <= keys
+    finally:
+        subprocess.run(["umount", str(place / "root")], check=True)
+
+
+def told_once_per_sync(journal: Path, place: Path) -> set[str]:
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    return {record["path"][len(str(place)) + 1 :] for record in records if "path" in record}
