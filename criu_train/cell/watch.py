@@ -4,7 +4,7 @@ The listener lives in init, so it outlives the supervisor, and in the cell's PID
 the tree's doings from everybody else's: an event of a process outside carries pid 0. A journal is JSON lines:
 
     {"what": ["start"], "at": NS, "boot": ID, "watched": true, "reason": "", "blind": ["/mnt/x", ...]}
-    {"who": "ours" | "other", "what": ["make", "write", "attrib", "gone"], "dir": false, "path": "/..."}
+    {"who": "ours" | "other", "what": ["make", "write", "attrib", "gone"], "dir": true, "path": "/..."}
     {"what": ["overflow"]}
 
 ``make``: created, or renamed or linked to this name; ``gone``: deleted, or renamed away. The same thing said twice
@@ -30,6 +30,9 @@ from criu_train.cell import fanotify
 from criu_train.cell.directories import Directories
 
 _MAKE, _WRITE, _ATTRIB, _GONE, _DIR = 1, 2, 4, 8, 16
+_OVER = 32  # made by renaming, maybe over another
+_NEW = 64  # the first that was heard of it in a batch is that it was created
+_SAID = _MAKE | _WRITE | _ATTRIB | _GONE
 _WORDS = ((_MAKE, "make"), (_WRITE, "write"), (_ATTRIB, "attrib"), (_GONE, "gone"))
 _BITS = (
     (fanotify.CREATE | fanotify.MOVED_TO, _MAKE),
@@ -37,6 +40,7 @@ _BITS = (
     (fanotify.ATTRIB, _ATTRIB),
     (fanotify.DELETE | fanotify.MOVED_FROM, _GONE),
 )
+_DIRECTORY_MOVED = fanotify.RENAME | fanotify.MOVED_FROM | fanotify.MOVED_TO | fanotify.DELETE
 # Names that CRIU gives to files of its own beside the tree's.
 _CRIUS = re.compile(rb"link_remap\.\d+\Z|\.criu\.|.*\.cr\.[0-9a-f]+\.ghost\Z")
 # Directories that everybody shares: that the tree wrote there is no reason to note what others do there.
@@ -152,60 +156,72 @@ class Watch:
                 if error.errno != errno.EINTR:
                     self._write(['{"what":["overflow"]}'])
                 continue
-            lines: list[str] = []
+            batch: dict[tuple[str, str], int] = {}
             for event in fanotify.parse(data):
-                self._note(event, lines)
-            self._write(lines)
+                self._note(event, batch)
+            self._tell(batch)
         return bool(select.select([self._group], [], [], 0)[0])
 
-    def _note(self, event: fanotify.Event, lines: list[str]) -> None:
+    def _note(self, event: fanotify.Event, batch: dict[tuple[str, str], int]) -> None:
         if event.mask & fanotify.Q_OVERFLOW:
-            lines.append('{"what":["overflow"]}')
+            self._write(['{"what":["overflow"]}'])
             return
         if event.pid == 1 or event.pid in self._ignored:
             return
         who = "ours" if event.pid else "other"
-        is_dir = bool(event.mask & fanotify.ONDIR)
-        common = 0
+        common = _DIR if event.mask & fanotify.ONDIR else 0
         for kernel, bit in _BITS:
             if event.mask & kernel:
                 common |= bit
         renamed: list[str | None] = [None, None]
         for info, key, name in event.names:
             bits = common
-            if info == fanotify.INFO_OLD_NAME:
-                bits = _GONE
-            elif info == fanotify.INFO_NEW_NAME:
-                bits = _MAKE
             path = self._directories.path(key, name)
-            if info in (fanotify.INFO_OLD_NAME, fanotify.INFO_NEW_NAME):
-                renamed[info == fanotify.INFO_NEW_NAME] = path
-            if path is not None and not _CRIUS.match(name):
-                self._say(who, path, bits, is_dir, lines)
-        if is_dir and event.mask & (fanotify.RENAME | fanotify.MOVED_FROM | fanotify.MOVED_TO | fanotify.DELETE):
+            if info == fanotify.INFO_OLD_NAME:
+                bits |= _GONE
+                renamed[0] = path
+            elif info == fanotify.INFO_NEW_NAME:
+                bits |= _MAKE | _OVER
+                renamed[1] = path
+            if path is not None and not _CRIUS.match(name) and self._concerns(who, path, bits):
+                known = batch.get((who, path))
+                if known is None and bits & (_MAKE | _OVER) == _MAKE:
+                    bits |= _NEW
+                batch[who, path] = (known or 0) | bits
+        if common & _DIR and event.mask & _DIRECTORY_MOVED:
             self._directories.forget(renamed[0], renamed[1])
 
-    def _say(self, who: str, path: str, bits: int, is_dir: bool, lines: list[str]) -> None:
+    def _concerns(self, who: str, path: str, bits: int) -> bool:
+        """Whether anybody will ever ask for this."""
         if path.startswith(self._outside):
-            return
-        parent = path[: path.rfind("/")] or "/"
+            return False
         inside = path.startswith(self._inside)
-        if who == "ours":
-            if not inside and parent not in _SHARED:
-                self._our_dirs.add(parent)
-        elif not inside and parent not in self._our_dirs:
-            return
-        if inside and is_dir and bits & _MAKE:
+        if inside and bits & _DIR and bits & _MAKE:
             self._directories.adopt(path)
-        key = (who, path)
-        seen = self._seen.get(key, 0)
-        if bits & ~seen == 0:
-            return
-        if len(self._seen) > _SEEN_MAX:
-            self._seen.clear()
-        self._seen[key] = seen | bits
-        what = [word for bit, word in _WORDS if bits & bit]
-        lines.append(json.dumps({"who": who, "what": what, "dir": is_dir, "path": path}))
+        parent = path[: path.rfind("/")] or "/"
+        if who == "other":
+            return inside or parent in self._our_dirs
+        if not inside and parent not in _SHARED:
+            self._our_dirs.add(parent)
+        return True
+
+    def _tell(self, batch: dict[tuple[str, str], int]) -> None:
+        lines = []
+        for key, bits in batch.items():
+            seen = self._seen.get(key, 0)
+            # What came and went between two looks was never there for anybody who reads the journal.
+            if bits & _NEW and bits & _GONE and not seen and not os.path.lexists(key[1]):
+                continue
+            if bits & _SAID & ~seen == 0:
+                continue
+            if len(self._seen) > _SEEN_MAX:
+                self._seen.clear()
+            self._seen[key] = seen | bits
+            record: dict[str, object] = {"who": key[0], "what": [word for bit, word in _WORDS if bits & bit]}
+            if bits & _DIR:
+                record["dir"] = True
+            lines.append(json.dumps({**record, "path": key[1]}, separators=(",", ":")))
+        self._write(lines)
 
     def _write(self, lines: Iterable[str]) -> None:
         data = "".join(f"{line}\n" for line in lines).encode()

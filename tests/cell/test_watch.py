@@ -20,6 +20,8 @@ from criu_train.cell.watch import Watch
 
 DRIVER = Path(__file__).resolve().parents[1] / "workspace" / "cell_driver.py"
 
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
+
 Told = dict[tuple[str, str], set[str]]  # (who, path below the place) -> what
 
 
@@ -67,8 +69,7 @@ class Cell:
         self.root.mkdir()
         settings = {"journal": str(self.journal), "roots": [str(self.root)], "exclude": []}
         self.process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
-            + [sys.executable, str(DRIVER), json.dumps(settings)],
+            [*UNSHARE, sys.executable, str(DRIVER), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -144,6 +145,21 @@ def test_the_same_doing_is_written_once_until_the_next_sync(here: Here) -> None:
     assert here.told() == {("ours", "state"): {"write"}}
 
 
+def test_files_that_come_and_go_in_an_instant_do_not_fill_the_journal(here: Here) -> None:
+    (here.root / "known").write_text("x")
+    here.told()
+    for number in range(50):
+        (here.root / f"tmp{number}").write_text("x")
+        (here.root / f"tmp{number}").unlink()
+    (here.root / "known").unlink()
+    (here.root / "again").write_text("x")
+    (here.root / "again").unlink()
+    (here.root / "again").write_text("x")
+    found = here.told()
+    assert found.keys() == {("ours", "known"), ("ours", "again")}
+    assert "gone" in found["ours", "known"]
+
+
 def test_renaming_is_going_and_being_made_and_moves_what_is_inside(here: Here) -> None:
     (here.root / "draft").mkdir()
     (here.root / "draft" / "weights").write_text("1")
@@ -204,8 +220,8 @@ def test_an_ignored_process_is_silent_until_its_number_is_free_again(here: Here)
 def test_shared_memory_and_other_filesystems_are_watched_too(here: Here) -> None:
     path = Path(f"/dev/shm/watched-{os.getpid()}")
     path.write_text("x")
-    path.unlink()
     here.watch.sync()
+    path.unlink()
     assert ("ours", path.name) in told(here.journal, Path("/dev/shm"))
 
 
