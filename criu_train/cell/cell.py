@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from criu_train.cell import processes
+from criu_train.cell.records import CellSpec, CriuExit, Cut, Ended, not_runnable
 from criu_train.cell.wire import Wire
-from criu_train.errors import CommandNotRunnableError, EnvironmentUnfitError
+from criu_train.errors import EnvironmentUnfitError
 
 # How long init may take for what costs it no work of note: starting, answering, noticing that it should end.
 _INIT_ANSWERS_S = 30.0
@@ -27,60 +26,6 @@ _INIT_PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); sys.dont_write_bytecode = True; "
     "from criu_train.cell.init import main; main(int(sys.argv[2]))"
 )
-
-
-@dataclass(frozen=True)
-class CellSpec:
-    """What init must know: the lock's descriptor to keep, where to write, what to watch.
-
-    ``facts`` are written to ``cell_file`` beside the way the training ended. ``roots`` are directories whose files
-    others may touch as well; ``exclude`` are directories never journaled, but for the ``include`` files in them.
-    ``log`` is where init itself complains, should it ever have to.
-    """
-
-    lock_fd: int
-    cell_file: Path
-    journal: Path
-    roots: tuple[str, ...]
-    exclude: tuple[str, ...]
-    include: tuple[str, ...]
-    facts: Mapping[str, Any]
-    log: Path
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How the training ended: ``code`` is its exit code, or -n for signal n."""
-
-    code: int
-    out_of_memory: bool = False
-    cell_lost: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """As a shell would report it: 128+n for signal n."""
-        return self.code if self.code >= 0 else 128 - self.code
-
-
-@dataclass(frozen=True)
-class CriuExit:
-    """How one CRIU ended: ``code`` is its exit code, or -n for signal n."""
-
-    code: int
-    timed_out: bool
-    was_stopped: bool
-
-    @property
-    def killed(self) -> bool:
-        return self.code < 0
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The tree stands still: the cell's PID counter and how far the journal reaches."""
-
-    last_pid: int
-    journal_offset: int
 
 
 AtCut = Callable[[Cut], Awaitable[bool]]
@@ -95,6 +40,7 @@ class Cell:
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._at_cut: AtCut | None = None
         self._cut_task: asyncio.Task[None] | None = None
+        self._criu_pid_in_cell = 0
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self.init_pid = 0
         self.root_pid = 0
@@ -160,7 +106,7 @@ class Cell:
         )
         await asyncio.wait((launched, failed), return_when=asyncio.FIRST_COMPLETED)
         if failed.done():
-            raise _not_runnable(argv[0], **failed.result())
+            raise not_runnable(argv[0], **failed.result())
         self.root_pid = self._host_pid(launched.result()["pid"])
 
     async def criu(
@@ -215,7 +161,8 @@ class Cell:
 
     def strays(self) -> list[int]:
         """PIDs that left the training's tree (double-forked): CRIU does not see them."""
-        return [pid for pid in processes.children(self.init_pid) if pid != self.root_pid]
+        beside = [pid for pid in processes.children(self.init_pid) if pid != self.root_pid]
+        return [pid for pid in beside if processes.pid_in_cell(pid) != self._criu_pid_in_cell]
 
     async def close(self) -> None:
         """Let init go once the training has ended, and everything still in the cell with it."""
@@ -262,6 +209,8 @@ class Cell:
         kind = message.pop("kind")
         if kind == "cut":
             self._cut_task = asyncio.get_running_loop().create_task(self._answer_cut(Cut(**message)))
+        elif kind == "criu_started":
+            self._criu_pid_in_cell = message["pid"]
         elif kind == "ended":
             if not self.ended.done():
                 self.ended.set_result(Ended(**message))
@@ -290,20 +239,3 @@ class Cell:
     def _host_pid(self, pid_in_cell: int) -> int:
         candidates = processes.children(self.init_pid)
         return next((pid for pid in candidates if processes.pid_in_cell(pid) == pid_in_cell), 0)
-
-
-def _not_runnable(program: str, *, errno: int, step: str) -> CommandNotRunnableError:
-    reason = os.strerror(errno)
-    if step == "exec" and errno in (2, 20):
-        return CommandNotRunnableError(
-            f"command not found: {program}", tip="check the spelling, or give its full path", exit_code=127
-        )
-    if step == "exec":
-        return CommandNotRunnableError(
-            f"command can't be executed: {program} ({reason})", tip="is it executable (chmod +x)?", exit_code=126
-        )
-    return CommandNotRunnableError(
-        f"the training could not be started: {reason} ({step})",
-        tip="`criu-train doctor` tells what this machine lacks",
-        exit_code=125,
-    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from criu_train.cell.cell import Ended
+from criu_train.cell.records import Ended
 from criu_train.cli.console import errors, say
 from criu_train.errors import CriuTrainError
 from criu_train.store.snapshot import Snapshot

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from criu_train.cell.cell import Ended
+from criu_train.cell.records import Ended
 from criu_train.supervisor.state import State, boot_id
 
 

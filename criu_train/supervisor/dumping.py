@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from criu_train.cell.cell import Cell, CriuExit, Cut
+from criu_train.cell.cell import Cell
 from criu_train.cell.connections import has_tcp_connections
+from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.command import dump_command
 from criu_train.criu.cure import cure
 from criu_train.criu.explain import explain

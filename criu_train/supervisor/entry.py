@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from criu_train.cell.cell import Ended
+from criu_train.cell.records import Ended
 from criu_train.criu.find import Criu, find_criu
 from criu_train.errors import DumpFailedError, EnvironmentUnfitError, StoreError
 from criu_train.store.events import EventLog

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from typing import Protocol
 
-from criu_train.cell.cell import Ended
+from criu_train.cell.records import Ended
 from criu_train.errors import CriuTrainError
 from criu_train.store.snapshot import Snapshot
 from criu_train.supervisor.restoring import Attempt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from criu_train.cell.cell import Ended
+from criu_train.cell.records import Ended
 from criu_train.errors import StoreError
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from criu_train.cell import processes
-from criu_train.cell.cell import Cell, CellSpec, Ended
+from criu_train.cell.cell import Cell
+from criu_train.cell.records import CellSpec, Ended
 from criu_train.criu.find import Criu
 from criu_train.errors import CommandNotRunnableError, CriuTrainError, RestoreFailedError
 from criu_train.store.events import EventLog

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from criu_train.cell.cell import Cell, Ended
+from criu_train.cell.cell import Cell
+from criu_train.cell.records import Ended
 from criu_train.errors import CriuTrainError, DumpFailedError
 from criu_train.store.events import EventLog
 from criu_train.store.snapshot import Snapshot

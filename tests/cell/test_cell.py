@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from criu_train.cell import processes
-from criu_train.cell.cell import Cell, CellSpec, Cut, Ended
+from criu_train.cell.cell import Cell
+from criu_train.cell.records import CellSpec, Cut, Ended
 from criu_train.criu.command import dump_command, restore_command
 from criu_train.criu.cure import cure
 from criu_train.criu.find import find_criu
@@ -176,7 +177,7 @@ async def test_a_cut_that_takes_too_long_is_ended_by_crius_own_failure_and_not_b
 
 async def test_a_criu_that_must_be_killed_leaves_the_tree_held_until_it_is_cured(place: Path) -> None:
     async def hang(_: Cut) -> bool:
-        (criu,) = cell.strays()
+        (criu,) = set(processes.children(cell.init_pid)) - {cell.root_pid}
         for pid in processes.children(criu):
             os.kill(pid, signal.SIGSTOP)  # the action script will not hear our answer
         return True
@@ -194,7 +195,7 @@ async def test_a_criu_that_must_be_killed_leaves_the_tree_held_until_it_is_cured
 
 async def test_a_criu_that_somebody_stopped_is_told_to_go_on(place: Path) -> None:
     async def stop_criu(_: Cut) -> bool:
-        (criu,) = cell.strays()
+        (criu,) = set(processes.children(cell.init_pid)) - {cell.root_pid}
         os.kill(criu, signal.SIGSTOP)
         return True
 

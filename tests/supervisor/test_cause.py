@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from criu_train.cell.cell import Ended
+from criu_train.cell.records import Ended
 from criu_train.supervisor.cause import describe_end, describe_interruption, read_ended
 from criu_train.supervisor.state import State, boot_id
 

@@ -1,0 +1,82 @@
+"""What the cell is told and what it tells, as the supervisor sees it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from criu_train.errors import CommandNotRunnableError
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """What init must know: the lock's descriptor to keep, where to write, what to watch.
+
+    ``facts`` are written to ``cell_file`` beside the way the training ended. ``roots`` are directories whose files
+    others may touch as well; ``exclude`` are directories never journaled, but for the ``include`` files in them.
+    ``log`` is where init itself complains, should it ever have to.
+    """
+
+    lock_fd: int
+    cell_file: Path
+    journal: Path
+    roots: tuple[str, ...]
+    exclude: tuple[str, ...]
+    include: tuple[str, ...]
+    facts: Mapping[str, Any]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the training ended: ``code`` is its exit code, or -n for signal n."""
+
+    code: int
+    out_of_memory: bool = False
+    cell_lost: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell would report it: 128+n for signal n."""
+        return self.code if self.code >= 0 else 128 - self.code
+
+
+@dataclass(frozen=True)
+class CriuExit:
+    """How one CRIU ended: ``code`` is its exit code, or -n for signal n."""
+
+    code: int
+    timed_out: bool
+    was_stopped: bool
+
+    @property
+    def killed(self) -> bool:
+        return self.code < 0
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The tree stands still: the cell's PID counter and how far the journal reaches."""
+
+    last_pid: int
+    journal_offset: int
+
+
+def not_runnable(program: str, *, errno: int, step: str) -> CommandNotRunnableError:
+    reason = os.strerror(errno)
+    if step == "exec" and errno in (2, 20):
+        return CommandNotRunnableError(
+            f"command not found: {program}", tip="check the spelling, or give its full path", exit_code=127
+        )
+    if step == "exec":
+        return CommandNotRunnableError(
+            f"command can't be executed: {program} ({reason})", tip="is it executable (chmod +x)?", exit_code=126
+        )
+    return CommandNotRunnableError(
+        f"the training could not be started: {reason} ({step})",
+        tip="`criu-train doctor` tells what this machine lacks",
+        exit_code=125,
+    )
