@@ -16,26 +16,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from criu_train.cell.criu_child import CriuChild
 from criu_train.cell.launch import Launch, LaunchFailure, last_pid, set_next_pid, start_helper, start_training
 from criu_train.cell.watch import Watch
 from criu_train.cell.wire import Wire
 
 _HEARTBEAT_S = 0.25
-# A stopped CRIU keeps the tree frozen; whoever stopped it by hand has this long before it is told to go on.
-_STOPPED_CRIU_GRACE_S = 1.0
-
-
-@dataclass
-class _RunningCriu:
-    pid: int
-    deadline: float
-    hook: str | None
-    timed_out: bool = False
-    stopped_at: float | None = None
-    was_stopped: bool = False
 
 
 class Init:
@@ -47,9 +35,7 @@ class Init:
         self._selector = selectors.DefaultSelector()
         self._root: int | None = None
         self._early_ends: dict[int, int] = {}
-        self._criu: _RunningCriu | None = None
-        self._ask_fd = -1
-        self._answer_fd = -1
+        self._criu: CriuChild | None = None
         self._oom_kills = _oom_kills()
         self._done = False
         self._nice = os.getpriority(os.PRIO_PROCESS, 0)
@@ -77,7 +63,8 @@ class Init:
             for key, _ in self._selector.select(self._next_wait()):
                 key.data()
             self._watch.heartbeat()
-            self._check_criu()
+            if self._criu is not None:
+                self._criu.check()
 
     def _prefer_init(self) -> None:
         """Events must be read promptly, and init must be the last to go when memory is short."""
@@ -118,7 +105,7 @@ class Init:
             "launch": self._launch,
             "criu": self._run_criu,
             "adopt": self._adopt,
-            "answer": lambda m: self._answer(bool(m["go"])),
+            "answer": self._answer,
             "sync": lambda _: self._sync(),
             "bye": lambda _: self._finish(),
         }
@@ -152,8 +139,6 @@ class Init:
             self._training_ended(self._early_ends[pid])
 
     def _run_criu(self, message: dict[str, Any]) -> None:
-        if message["hook"] is not None:
-            self._open_hook(message["hook"])
         if message["next_pid"] is not None:
             set_next_pid(message["next_pid"])
         # A dump killed for want of memory can take the tree along. A restore must run at 0: a saved 0 is not set again.
@@ -161,34 +146,23 @@ class Init:
         pid = start_helper(message["argv"], self._nice, oom_score_adj, message["stderr"])
         self._watch.ignore(pid)
         self._follow_files(False)
-        self._criu = _RunningCriu(pid, time.monotonic() + message["limit_s"], message["hook"])
+        self._criu = CriuChild(pid, message["limit_s"], message["hook"])
+        if self._criu.ask_fd >= 0:
+            self._selector.register(self._criu.ask_fd, selectors.EVENT_READ, self._on_question)
         self._tell("criu_started", pid=pid)
 
-    # --- the action script's two FIFOs ----------------------------------------------------------------------------
-
-    def _open_hook(self, directory: str) -> None:
-        # Read-write, so that neither opening nor reading ever blocks us or sees an end of file.
-        self._ask_fd = os.open(f"{directory}/ask", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._answer_fd = os.open(f"{directory}/answer", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selector.register(self._ask_fd, selectors.EVENT_READ, self._on_ask)
-
-    def _close_hook(self) -> None:
-        if self._ask_fd >= 0:
-            self._selector.unregister(self._ask_fd)
-            os.close(self._ask_fd)
-            os.close(self._answer_fd)
-            self._ask_fd = self._answer_fd = -1
-
-    def _on_ask(self) -> None:
-        os.read(self._ask_fd, 64)
+    def _on_question(self) -> None:
+        """The action script asks for the cut: the tree stands still."""
+        assert self._criu is not None
+        self._criu.take_question()
         if self._wire is None:
-            self._answer(False)
-            return
-        self._tell("cut", last_pid=last_pid(), journal_offset=self._watch.sync())
+            self._criu.answer(False)
+        else:
+            self._tell("cut", last_pid=last_pid(), journal_offset=self._watch.sync())
 
-    def _answer(self, go: bool) -> None:
-        if self._answer_fd >= 0:
-            os.write(self._answer_fd, b"go\n" if go else b"no\n")
+    def _answer(self, message: dict[str, Any]) -> None:
+        if self._criu is not None:
+            self._criu.answer(bool(message["go"]))
 
     def _sync(self) -> None:
         self._tell("synced", journal_offset=self._watch.sync())
@@ -214,58 +188,18 @@ class Init:
             elif self._root is None:
                 self._early_ends[pid] = status  # a restored root task may end before it is adopted
 
-    def _criu_changed(self, criu: _RunningCriu, status: int) -> None:
-        if os.WIFSTOPPED(status):
-            criu.stopped_at, criu.was_stopped = time.monotonic(), True
-        elif os.WIFCONTINUED(status):
-            criu.stopped_at = None
-        else:
-            self._kill_criu_session(criu)
-            self._watch.heed(criu.pid)
-            self._follow_files(True)
-            if criu.timed_out and self._wire is None:
-                self._signal_tree(signal.SIGCONT, criu)
-            self._criu = None
-            self._close_hook()
-            self._tell(
-                "criu_ended",
-                code=os.waitstatus_to_exitcode(status),
-                timed_out=criu.timed_out,
-                was_stopped=criu.was_stopped,
-            )
-
-    def _check_criu(self) -> None:
-        criu = self._criu
-        if criu is None:
+    def _criu_changed(self, criu: CriuChild, status: int) -> None:
+        ask_fd = criu.ask_fd
+        if (ended := criu.changed(status)) is None:
             return
-        now = time.monotonic()
-        if criu.stopped_at is not None and now > criu.stopped_at + _STOPPED_CRIU_GRACE_S:
-            criu.stopped_at = None
-            os.kill(criu.pid, signal.SIGCONT)
-        if now < criu.deadline:
-            return
-        if not criu.timed_out and criu.hook is not None:
-            # First let CRIU fail by itself, which cleans up; it only can where it waits for our answer.
-            self._answer(False)
-            criu.deadline = now + 1.0
-        else:
-            # Without CRIU the tasks would run on with connections it has taken apart; the supervisor mends these and
-            # lets the tasks go on.
-            self._signal_tree(signal.SIGSTOP, criu)
-            os.kill(criu.pid, signal.SIGKILL)
-            criu.deadline = now + 10.0
-        criu.timed_out = True
-
-    def _signal_tree(self, number: signal.Signals, criu: _RunningCriu) -> None:
-        for name in os.listdir("/proc"):  # noqa: PTH208
-            with contextlib.suppress(OSError):
-                if name.isdecimal() and int(name) != 1 and os.getsid(int(name)) != criu.pid:
-                    os.kill(int(name), number)
-
-    def _kill_criu_session(self, criu: _RunningCriu) -> None:
-        """What a dead CRIU has left running of its own: action scripts in its session."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(criu.pid, signal.SIGKILL)
+        if ask_fd >= 0:
+            self._selector.unregister(ask_fd)
+        self._watch.heed(criu.pid)
+        self._follow_files(True)
+        if criu.timed_out and self._wire is None:
+            criu.signal_tree(signal.SIGCONT)
+        self._criu = None
+        self._tell("criu_ended", **ended)
 
     def _training_ended(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
@@ -284,7 +218,7 @@ class Init:
         self._wire.close()
         self._wire = None
         if self._criu is not None:
-            self._answer(False)
+            self._criu.answer(False)
         if self._root is None:
             self._done = True
 
