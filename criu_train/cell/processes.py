@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -44,10 +45,18 @@ def start_time(pid: int) -> float | None:
         return None
 
 
-def memory_bytes(pids: list[int]) -> int:
-    """Resident private and shared memory of the processes together, shared pages counted once each process."""
+def dumpable_bytes(pids: Sequence[int]) -> int:
+    """About what CRIU will write: anonymous memory, once for each process that maps it."""
     total = 0
     for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            total += psutil.Process(pid).memory_info().rss
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(next(line for line in rollup.splitlines() if line.startswith("Anonymous:")).split()[1]) * 1024
     return total
+
+
+def command_of(pid: int) -> str:
+    """The command line for people; the number when the process is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return str(pid)

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from criu_train.cell.cell import Cell
 from criu_train.cell.connections import has_tcp_connections
+from criu_train.cell.processes import command_of, dumpable_bytes
 from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.command import dump_command
 from criu_train.criu.cure import cure
@@ -28,17 +28,15 @@ from criu_train.criu.images import Images
 from criu_train.criu.schema import image_schema
 from criu_train.errors import CriuTrainError, DumpFailedError
 from criu_train.store.draft import Draft
-from criu_train.store.manifest import ExternalFile, ManifestFields
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
+from criu_train.supervisor.describing import describe_snapshot
 from criu_train.supervisor.hook import prepare_hook
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
-from criu_train.supervisor.state import boot_id
 from criu_train.units import format_size
-from criu_train.workspace.environment import external_file, fingerprint
-from criu_train.workspace.listing import write_listing
+from criu_train.workspace.listing import Listing, write_listing
 from criu_train.workspace.tracker import Tracker
 
 # Left free on the disk that holds the store: the training may write there too, and a dump must not starve it.
@@ -103,7 +101,7 @@ class _Attempt:
     async def run(self, limit_s: float | None) -> Dumped:
         d = self._d
         self._pids = d._cell.tree()
-        memory = await asyncio.to_thread(_dumpable_bytes, self._pids)
+        memory = await asyncio.to_thread(dumpable_bytes, self._pids)
         self._check_room(memory)
         self._draft = draft = d._store.new_draft(d._run.id, self._trigger)
         try:
@@ -196,35 +194,27 @@ class _Attempt:
         images = Images(draft.images, d._criu.pycriu)
         listing = d._tracker.finish(draft.files)
         write_listing(listing, draft.path / "listing.json")
-        stats = images.dump_stats() if ended is not None else {}
-        tasks = images.tasks()
-        notes = tuple(
-            [f"not saved, too large: {path}" for path in listing.unsaved]
-            + (["CRIU was stopped in the middle and told to go on"] if ended is not None and ended.was_stopped else [])
-            + [f"left the training's tree, not in the snapshot: {_describe(pid)}" for pid in d._cell.strays()]
-        )
-        host = fingerprint()
+        notes = self._notes(listing, ended)
         snapshot = draft.publish(
-            ManifestFields(
-                command=d._run.command,
-                cwd=d._run.cwd,
+            describe_snapshot(
+                run=d._run,
                 criu_version=d._criu.version,
-                kernel=host.kernel,
-                boot_id=boot_id(),
-                cpu=host.cpu,
-                tasks=len(tasks),
-                root_pid=d._store.pid_base,
-                ns_last_pid=cut.last_pid,
-                memory_bytes=images.memory_bytes(),
-                frozen_time_us=stats.get("frozen_time"),
-                stats=stats,
+                images=images,
+                listing=listing,
+                cut=cut,
                 journal=d._tracker.journal.name,
-                journal_offset=cut.journal_offset,
-                external=_external(images, {entry.path for entry in listing.entries if entry.parts is not None}),
+                root_pid=d._store.pid_base,
                 notes=notes,
             )
         )
         return Dumped(snapshot, notes)
+
+    def _notes(self, listing: Listing, ended: CriuExit | None) -> tuple[str, ...]:
+        notes = [f"not saved, too large: {path}" for path in listing.unsaved]
+        if ended is not None and ended.was_stopped:
+            notes.append("CRIU was stopped in the middle and told to go on")
+        notes += [f"left the training's tree, not in the snapshot: {command_of(pid)}" for pid in self._d._cell.strays()]
+        return tuple(notes)
 
     def _failure(self, draft: Draft, ended: CriuExit) -> DumpFailedError:
         if isinstance(self._cut_error, CriuTrainError):
@@ -243,33 +233,7 @@ class _Attempt:
         return DumpFailedError(explanation.what, tip=explanation.tip)
 
 
-def _external(images: Images, saved: set[str]) -> tuple[ExternalFile, ...]:
-    """The files that a restore needs and the snapshot does not hold."""
-    paths = {file.path for file in images.files() if not file.deleted} - saved
-    found = []
-    for path in sorted(paths):
-        with contextlib.suppress(OSError):
-            found.append(external_file(path))
-    return tuple(found)
-
-
-def _dumpable_bytes(pids: Sequence[int]) -> int:
-    """About what CRIU will write: anonymous memory, once for each process that maps it."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(OSError, StopIteration, ValueError):
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += int(next(line for line in rollup.splitlines() if line.startswith("Anonymous:")).split()[1]) * 1024
-    return total
-
-
 def _read(log: Path) -> str:
     with contextlib.suppress(OSError):
         return log.read_text(errors="replace")
     return ""
-
-
-def _describe(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    return str(pid)
