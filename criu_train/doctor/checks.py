@@ -14,6 +14,7 @@ import psutil
 from criu_train.cell import fanotify
 from criu_train.criu.find import Criu, find_criu
 from criu_train.criu.verdicts import remember
+from criu_train.doctor import privileges
 from criu_train.doctor.probe import probe
 from criu_train.errors import EnvironmentUnfitError
 from criu_train.units import format_size
@@ -22,12 +23,6 @@ CALL_LIMIT_S = 20.0
 SPACE_WANTED = 1 << 30  # a PyTorch process with nothing in it has 0.2 GiB; less than a few of those is no store
 MEMORY_WANTED = 512 << 20  # images pass through the page cache
 
-_CAPABILITIES = {  # bit numbers of linux/capability.h
-    "CAP_DAC_OVERRIDE": 1,
-    "CAP_NET_ADMIN": 12,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
-}
 _PRIVILEGE_TIP = "run as root, for example with sudo; in a container: --privileged"
 _SETUP_TIP = "run `criu-train setup`"
 _KERNEL_TIP = "use a kernel of 5.5 or newer as distributions build it"
@@ -59,7 +54,7 @@ def examine(store: Path) -> Report:
     """All checks, with a store at this place in mind; takes a few seconds and leaves nothing behind."""
     criu, found = _find()
     checks = [_privileges(), found]
-    if os.geteuid() != 0:
+    if not checks[0].ok:
         # Nothing else can be told apart from that.
         return Report((*checks, *_room(store)), criu)
     checks.append(_namespaces())
@@ -71,13 +66,8 @@ def examine(store: Path) -> Report:
 
 
 def _privileges() -> Check:
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
-    lacking = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
-    if os.geteuid() != 0:
-        return Check("privileges", False, f"user {os.geteuid()} is not root", _PRIVILEGE_TIP)
-    if lacking:
-        return Check("privileges", False, f"root without {', '.join(lacking)}", _PRIVILEGE_TIP)
+    if (lack := privileges.lack()) is not None:
+        return Check("privileges", False, lack.what, lack.tip)
     return Check("privileges", True, "root with all capabilities that are needed")
 
 

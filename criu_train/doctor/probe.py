@@ -5,7 +5,6 @@ Everything happens in two short-lived cells in a scratch directory; nothing of i
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from criu_train.criu.cure import cure
 from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 from criu_train.criu.verdicts import NetworkLock, Verdict
-from criu_train.doctor import probe_cell
+from criu_train.doctor import privileges, probe_cell
 from criu_train.doctor.probe_cell import ROOT_PID, Stage
 from criu_train.errors import EnvironmentUnfitError
 from criu_train.units import utc_now_iso
@@ -55,8 +54,7 @@ def probe(criu: Criu) -> Verdict:
 
     Takes a second or two, 90 at most. Raises EnvironmentUnfitError when the probe itself can't be run here.
     """
-    if os.geteuid() != 0:
-        raise EnvironmentUnfitError("CRIU can only be tried by root", tip="run it as root, for example with sudo")
+    privileges.require()  # what they lack is no verdict on a CRIU
     started = time.monotonic()
     failure: _Failure | None = None
     for lock in _LOCKS:

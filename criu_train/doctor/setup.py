@@ -13,7 +13,7 @@ from pathlib import Path
 
 from criu_train.criu.find import Criu, candidates, describe
 from criu_train.criu.verdicts import private_prefix, remember, verdict_of
-from criu_train.doctor import debian
+from criu_train.doctor import debian, privileges
 from criu_train.doctor.probe import probe
 from criu_train.errors import EnvironmentUnfitError
 
@@ -29,8 +29,7 @@ def set_up(say: Say) -> Criu:
     private CRIU that is there stays as it is until its successor has passed the probe.
     Raises EnvironmentUnfitError when there is no way here.
     """
-    if os.geteuid() != 0:
-        raise EnvironmentUnfitError("setup needs root, as CRIU does", tip="run it as root, for example with sudo")
+    privileges.require()
     prefix = private_prefix()
     with _alone(prefix.parent):
         for criu in candidates():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from criu_train.cell.records import Ended
 from criu_train.criu.find import Criu, find_criu
-from criu_train.errors import DumpFailedError, EnvironmentUnfitError, StoreError
+from criu_train.doctor import privileges
+from criu_train.errors import DumpFailedError, StoreError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.store import Store
@@ -93,10 +93,7 @@ def current_status(root: Path) -> dict[str, Any]:
 
 
 def _fit_machine() -> Criu:
-    if os.geteuid() != 0:
-        raise EnvironmentUnfitError(
-            "dumping and restoring processes needs root", tip="run it with sudo; the training can get --user NAME"
-        )
+    privileges.require()
     return find_criu()
 
 

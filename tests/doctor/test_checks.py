@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from criu_train.criu.find import find_criu
-from criu_train.doctor import checks
+from criu_train.doctor import checks, privileges
 from criu_train.doctor.checks import Check, Report, examine
 
 KEYS = {"name", "ok", "detail", "tip"}
@@ -78,10 +78,10 @@ def test_a_user_who_is_not_root_is_told_first(tmp_path: Path, monkeypatch: pytes
 
 
 def test_root_without_its_capabilities_is_told_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_CAPABILITIES", {"CAP_THAT_NOBODY_HAS": 63})
-    privileges = checks._privileges()
-    assert (privileges.ok, privileges.detail) == (False, "root without CAP_THAT_NOBODY_HAS")
-    assert "--privileged" in privileges.tip
+    monkeypatch.setattr(privileges, "CAPABILITIES", {"CAP_THAT_NOBODY_HAS": 63})
+    check = checks._privileges()
+    assert (check.ok, check.detail) == (False, "root without CAP_THAT_NOBODY_HAS")
+    assert "--privileged" in check.tip
 
 
 def test_a_missing_tool_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
