@@ -34,7 +34,8 @@ AtCut = Callable[[Cut], Awaitable[bool]]
 class Cell:
     """One cell. Ends when its init ends, whatever the reason; ``ended`` then holds how the training ended."""
 
-    def __init__(self, process: asyncio.subprocess.Process, wire: Wire) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, wire: Wire, journal: Path) -> None:
+        self.journal = journal
         self._process = process
         self._wire = wire
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -61,7 +62,7 @@ class Cell:
                 stderr=log,
                 start_new_session=True,
             )
-        cell = cls(process, wire)
+        cell = cls(process, wire, spec.journal)
         hello = cell._expect("hello")
         wire.send(
             "settings",

@@ -14,13 +14,17 @@ from criu_train.store.store import Store
 
 @dataclass(frozen=True)
 class Start:
-    """Snapshots to try, newest first, and the run they belong to (None: a cold start of a new run)."""
+    """Snapshots to try, newest first, and the run they belong to (None: a cold start of a new run).
+
+    ``branch``: the snapshots after the one restored are left behind.
+    """
 
     command: tuple[str, ...]
     cwd: str
     run: Run | None
     candidates: tuple[Snapshot, ...]
     reason: str
+    branch: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def start_of_snapshot(store: Store, snapshot: Snapshot) -> Start:
             tip="`criu-train snapshot list` shows the others",
         )
     run = store.resume_run(snapshot.manifest.run, snapshot.manifest.command, snapshot.manifest.cwd)
-    return Start(run.command, run.cwd, run, (snapshot,), "asked for")
+    return Start(run.command, run.cwd, run, (snapshot,), "asked for", branch=True)
 
 
 def restorable(store: Store, run: Run) -> tuple[Snapshot, ...]:

@@ -1,0 +1,154 @@
+"""Beginning one life of the training: restored from a snapshot that works, else from the beginning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from criu_train.cell import processes
+from criu_train.cell.cell import Cell
+from criu_train.cell.records import CellSpec
+from criu_train.criu.find import Criu
+from criu_train.errors import CommandNotRunnableError, RestoreFailedError
+from criu_train.store.events import EventLog
+from criu_train.store.lock import StoreLock
+from criu_train.store.state import Run
+from criu_train.store.store import Store
+from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.reporter import Reporter
+from criu_train.supervisor.restoring import Restored, Restorer
+from criu_train.supervisor.start import Start
+from criu_train.supervisor.state import StateFile, boot_id
+from criu_train.supervisor.user import UserIds
+from criu_train.workspace.policy import WorkspacePolicy
+from criu_train.workspace.rollback import set_aside
+
+
+@dataclass(frozen=True)
+class Life:
+    """A cell in which the training runs. ``restored`` is None after a cold start."""
+
+    run: Run
+    cell: Cell
+    restored: Restored | None
+
+
+class Beginner:
+    """Makes cells with the training in them, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        lock: StoreLock,
+        criu: Criu,
+        options: RunOptions,
+        runtime: Path,
+        state: StateFile,
+        events: EventLog,
+        reporter: Reporter,
+    ) -> None:
+        self._store = store
+        self._lock = lock
+        self._criu = criu
+        self._options = options
+        self._runtime = runtime
+        self._state = state
+        self._events = events
+        self._reporter = reporter
+        self._user = UserIds.of(options.user) if options.user else None
+
+    async def begin(self, start: Start) -> Life:
+        """Raises RestoreFailedError where a failed restore is to be the end, CommandNotRunnableError, OSError."""
+        if start.run is not None and start.candidates:
+            if (life := await self._restore(start, start.run)) is not None:
+                return life
+            if self._options.on_restore_failure == "fail":
+                raise RestoreFailedError(
+                    "no snapshot could be restored",
+                    tip="mend what the table names and run again, or start over with --fresh",
+                )
+            start = replace(start, reason="no snapshot could be restored")
+        return await self._start_cold(start)
+
+    def policy(self, run: Run) -> WorkspacePolicy:
+        """What belongs to the workspace of this run."""
+        layout = self._store.layout
+        return WorkspacePolicy(
+            roots=(run.cwd, *(str(path) for path in self._options.workspace)),
+            exclude=(str(layout.root),),
+            include=(str(layout.output_log),),
+            file_limit=self._options.file_limit,
+        )
+
+    async def _restore(self, start: Start, run: Run) -> Life | None:
+        self._state.change(state="restoring", run=run.id)
+        restorer = Restorer(
+            store=self._store,
+            criu=self._criu,
+            options=self._options,
+            runtime=self._runtime,
+            new_cell=lambda: self._new_cell(run),
+        )
+        restored = await restorer.restore_first_that_works(start.candidates)
+        self._events.append("restore", attempts=[vars(attempt) for attempt in restorer.attempts])
+        self._reporter.attempts(restorer.attempts)
+        if restored is None:
+            return None
+        snapshot = restored.snapshot
+        if start.branch:
+            self._store.abandon_after(snapshot.id)
+        self._reporter.restored(snapshot, restored.rollback_summary, restored.warnings)
+        self._events.append("restored", snapshot=snapshot.id, warnings=list(restored.warnings))
+        return self._living(Life(run, restored.cell, restored))
+
+    async def _start_cold(self, start: Start) -> Life:
+        self._reporter.cold_start(start.reason)
+        layout = self._store.layout
+        set_aside([layout.output_log], layout.rollback)
+        run = self._store.begin_run(start.command, start.cwd)
+        self._state.change(state="starting", run=run.id, restored_from=None)
+        cell = await self._new_cell(run)
+        try:
+            await cell.launch(
+                start.command,
+                output=layout.output_log,
+                first_pid=self._store.pid_base,
+                ids=self._user.ids if self._user else None,
+                environment=self._user.environment if self._user else None,
+            )
+        except CommandNotRunnableError:
+            await cell.kill()
+            self._store.forget_run()
+            self._state.change(run=None)
+            raise
+        self._events.append("started", run=run.id, command=list(start.command), reason=start.reason)
+        return self._living(Life(run, cell, None))
+
+    def _living(self, life: Life) -> Life:
+        restored_from = life.restored.snapshot.id if life.restored else None
+        self._state.change(state="running", root_pid=life.cell.root_pid, restored_from=restored_from)
+        if life.cell.watch_problem:
+            self._reporter.warning(
+                f"what the training does to files can't be watched ({life.cell.watch_problem})",
+                "the working directory is listed at every dump instead; name others with --workspace",
+            )
+        return life
+
+    async def _new_cell(self, run: Run) -> Cell:
+        layout, policy = self._store.layout, self.policy(run)
+        layout.cell.unlink(missing_ok=True)
+        cell = await Cell.start(
+            CellSpec(
+                lock_fd=self._lock.fd,
+                cell_file=layout.cell,
+                journal=self._store.next_journal(),
+                roots=policy.roots,
+                exclude=policy.exclude,
+                include=policy.include,
+                facts={"run": run.id, "boot_id": boot_id()},
+                log=layout.root / "init.log",
+            )
+        )
+        self._state.change(init_pid=cell.init_pid, init_started=processes.start_time(cell.init_pid))
+        return cell
