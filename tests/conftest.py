@@ -29,7 +29,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def place(request: pytest.FixtureRequest) -> Iterator[Path]:
     """An empty directory on the disk (pytest's own lie in /tmp, which the product treats apart)."""
-    directory = Path(tempfile.mkdtemp(prefix="criu-train-", dir="/var/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="criu-train-test-", dir="/var/tmp"))
     yield directory
     if not request.node.failed:
         shutil.rmtree(directory)

@@ -124,6 +124,7 @@ class Job:
         self.env = {**(env or {}), JOB_MARK: uuid.uuid4().hex}
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
+        self.started_at = 0.0
 
     # -- starting and asking ------------------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ class Job:
         """Start ``run`` (or what ``arguments`` say) as its own session, its output in ``console-N.log``."""
         assert self.process is None or self.process.poll() is not None, "the job runs already"
         self.starts += 1
+        self.started_at = time.time() - 0.01  # times of files lag behind the clock by a tick
         call = arguments or ["run", *self.options, *options, "--", *self.command]
         with open(self.console, "wb") as console:
             self.process = subprocess.Popen(
@@ -151,6 +153,12 @@ class Job:
     def said(self) -> str:
         """What the supervisor of the last start printed, the training's own lines among it."""
         return self.console.read_text(errors="replace")
+
+    def history(self) -> str:
+        """What all supervisors of this job said of themselves, for the report of a failed test."""
+        consoles = (self.place / f"console-{number}.log" for number in range(1, self.starts + 1))
+        lines = [line for path in consoles for line in ["--", *path.read_text(errors="replace").splitlines()]]
+        return "\n".join(line for line in lines if not line.startswith(("step ", "epoch ")))
 
     def tell(self, *arguments: str, limit_s: float = 60.0) -> Told:
         return tell("--store", str(self.store), *arguments, cwd=self.work, env=self.env, limit_s=limit_s)
@@ -173,13 +181,13 @@ class Job:
         return [json.loads(line) for line in lines]
 
     def supervisor(self) -> dict[str, Any]:
-        """``supervisor.json``, or nothing while this start's supervisor has not written it."""
+        """``supervisor.json``, or nothing while the last start's supervisor has not written it."""
+        path = self.store / "supervisor.json"
         try:
-            state = dict(json.loads((self.store / "supervisor.json").read_text()))
+            # By its time rather than by the PID in it: PIDs come again.
+            return dict(json.loads(path.read_text())) if path.stat().st_mtime >= self.started_at else {}
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
-        of_before = self.process is not None and state.get("supervisor_pid") != self.process.pid
-        return {} if of_before else state
 
     def contents(self) -> dict[str, str]:
         """What the training left in its working directory (see ``contents``)."""
@@ -224,7 +232,7 @@ class Job:
         """Wait until the job runs again, and make sure that it came from a snapshot."""
         self.wait_for_state("running", deadline_s)
         status = self.status()
-        assert status["restored_from"], f"a cold start instead of a restore:\n{self.said()}"
+        assert status["restored_from"], f"a cold start instead of a restore:\n{self.history()}"
         return status
 
     def wait(self, deadline_s: float = 90.0) -> int:
@@ -233,7 +241,7 @@ class Job:
         try:
             code = self.process.wait(deadline_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"criu-train did not end within {deadline_s:g} s:\n{self.said()}") from None
+            raise AssertionError(f"criu-train did not end within {deadline_s:g} s:\n{self.history()}") from None
         return code if code >= 0 else 128 - code
 
     def _until(self, condition: Callable[[], T], what: str, deadline_s: float) -> T:
@@ -241,13 +249,13 @@ class Job:
             value = condition()
             if not value and self.process is not None and self.process.poll() is not None:
                 value = condition()  # it may have become true in its last moment
-                assert value, f"criu-train ended ({self.process.returncode}) before {what}:\n{self.said()[-4000:]}"
+                assert value, f"criu-train ended with exit code {self.process.returncode}"
             return value
 
         try:
             return until(holds, what, deadline_s)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.said()[-4000:]}") from None
+            raise AssertionError(f"waiting for {what}: {error}\n{self.history()}") from None
 
     # -- triggers and disasters ---------------------------------------------------------------------------------
 
@@ -261,7 +269,7 @@ class Job:
     def dump(self) -> str:
         """``criu-train dump``; returns the id it prints."""
         told = self.tell("dump", limit_s=120.0)
-        assert told.code == 0, told.text + self.said()
+        assert told.code == 0, told.text + self.history()
         return told.out.split()[-1]
 
     def criu(self) -> psutil.Process:

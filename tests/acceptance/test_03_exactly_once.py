@@ -21,7 +21,7 @@ def training(seed: int = 1) -> list[str]:
 
 def assert_as_if_nothing_happened(job: Job, undisturbed: Reference) -> None:
     """Ended well, every file byte-equal (databases: same rows), none too many, none missing, one run throughout."""
-    assert job.wait() == 0, job.said()
+    assert job.wait() == 0, job.history()
     expected = undisturbed(job.command)
     assert job.contents() == expected.contents
     assert job.output() == expected.output

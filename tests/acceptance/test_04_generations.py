@@ -96,18 +96,18 @@ def live_through_generations(job: Job, temporary: Path, undisturbed: Reference, 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_multiprocessing_job_lives_through_five_reboots(
-    start_job: StartJob, undisturbed: Reference, temporary: Path, method: str
+    temporary: Path, start_job: StartJob, undisturbed: Reference, method: str
 ) -> None:
-    command = workload("pool.py", "--start-method", method, "--steps", 140, "--renew", 15)
+    command = workload("pool.py", "--start-method", method, "--steps", 350, "--renew", 15)
     job = start_job(command, "--every", "1h", env={"TMPDIR": str(temporary)})
-    live_through_generations(job, temporary, undisturbed, stride=20)
+    live_through_generations(job, temporary, undisturbed, stride=30)
 
 
 @pytest.mark.torch
 def test_a_pytorch_job_with_data_loader_workers_lives_through_five_reboots(
-    start_job: StartJob, undisturbed: Reference, temporary: Path
+    temporary: Path, start_job: StartJob, undisturbed: Reference
 ) -> None:
-    command = workload("examples/digits/train.py", "--epochs", 9, "--delay", 0.02)
+    command = workload("examples/digits/train.py", "--epochs", 14, "--delay", 0.02)
     job = start_job(command, "--every", "1h", env={"TMPDIR": str(temporary)})
     live_through_generations(job, temporary, undisturbed, stride=35)
 
@@ -115,7 +115,7 @@ def test_a_pytorch_job_with_data_loader_workers_lives_through_five_reboots(
 @pytest.mark.torch
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_pytorch_job_with_spawned_workers_lives_through_a_reboot(
-    start_job: StartJob, undisturbed: Reference, temporary: Path, method: str
+    temporary: Path, start_job: StartJob, undisturbed: Reference, method: str
 ) -> None:
     command = workload(
         "examples/digits/train.py", "--epochs", 3, "--delay", 0.03, "--start-method", method, "--persistent"
@@ -136,8 +136,9 @@ def test_two_jobs_side_by_side_are_killed_and_restored_crosswise(start_job: Star
     torch_command = workload("examples/digits/train.py", "--epochs", 10, "--delay", 0.03)
     java = shutil.which("java")
     assert java is not None, "the JVM workload needs a JDK"
-    jvm_command = [java, "-XX:+UseSerialGC", "-Xmx128m", str(WORKLOADS / "Descent.java"), "300", "40"]
+    jvm_command = [java, "-XX:+UseSerialGC", "-Xmx128m", str(WORKLOADS / "Descent.java"), "400", "40"]
     torch = start_job(torch_command, "--every", "1h", name="torch")
+    torch.wait_for_step(1)  # it takes its time to start
     jvm = start_job(jvm_command, "--every", "1h", name="jvm")
     for job in (torch, jvm):
         job.wait_for_step(10)
@@ -158,5 +159,6 @@ def test_two_jobs_side_by_side_are_killed_and_restored_crosswise(start_job: Star
     torch.start()
     for job in (torch, jvm):
         job.wait_for_restore()
+    for job in (torch, jvm):
         assert job.wait(120) == 0
         assert job.contents() == undisturbed(job.command).contents

@@ -111,7 +111,7 @@ def test_another_command_in_the_same_store_is_refused_unless_fresh(start_job: St
     job.dump()
     job.kill_everything()
     other = [sys.executable, "-c", "print('another training')"]
-    assert_refused(job.tell("run", "--", *other), 2, "--fresh")
+    assert_refused(job.tell("run", "--", *other), 125, "--fresh")
     assert len(job.complete()) == 1
     fresh = job.tell("run", "--fresh", "--", *other)
     assert fresh.code == 0, fresh.text

@@ -97,9 +97,9 @@ class Undumpable:
 def train(options: argparse.Namespace) -> None:
     rng = random.Random(options.seed)
     weights = [0.0] * 8
-    memory = incompressible(options.memory) if options.memory else None
     peer = loopback_pair() if options.loopback else None
     square = helper_through_pipes() if options.child else None
+    memory = incompressible(options.memory) if options.memory else None  # after the forks: theirs is not dumped too
     listener = socket.create_server(("127.0.0.1", 0)) if options.listen else None
     mapped = map_file(options.mapped) if options.mapped else None
     undumpable = Undumpable(options.control) if options.control else None
