@@ -17,7 +17,7 @@ from criu_train.workspace.scan import walk
 
 @dataclass(slots=True)
 class Node:
-    """One path as last seen. ``parts`` is filled in by the tracker."""
+    """One path as last seen. ``parts`` and ``held_as`` are filled in by the saver."""
 
     path: str
     role: Role
@@ -27,6 +27,7 @@ class Node:
     held: bool = False
     mapped: bool = False
     made: bool = False
+    held_as: str | None = None
 
 
 class Catalog:
@@ -55,8 +56,7 @@ class Catalog:
         self._take_in(opened)
         for path in self._ours | self._made:
             self._see(path, "workspace")
-        for directory in self._made:
-            self._see_below(directory)
+        self._see_all_below()
         self._see_bystanders()
         for path, node in self.nodes.items():
             if path in old:
@@ -69,8 +69,7 @@ class Catalog:
         news = self._follow_journal()
         self._take_in(opened)
         if not self._evidence.trusted:
-            for directory in self._made:
-                self._see_below(directory)
+            self._see_all_below()
             self._see_bystanders()
         for path in news:
             if path.startswith(self._inside):
@@ -143,6 +142,11 @@ class Catalog:
         if node is not None and stat.S_ISDIR(node.info.st_mode) and path not in self._made:
             for entry in walk(path, self._exclude):
                 self._see(entry.path, "bystander")
+
+    def _see_all_below(self) -> None:
+        for directory in self._made:
+            if os.path.dirname(directory) not in self._made:  # noqa: PTH120
+                self._see_below(directory)
 
     def _see_below(self, directory: str) -> None:
         """In a directory that the tree made everything is the tree's that isn't known to be somebody else's."""

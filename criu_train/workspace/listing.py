@@ -42,7 +42,7 @@ class Entry:
     ``parts`` in order make up the file's bytes; None where they were not saved. ``target`` is a symlink's.
     ``held``: the tree had it open, mapped or as a working directory, so CRIU needs it as it was.
     ``mapped``: shared and writable, so its bytes may change without its times. ``made``: a directory that the tree
-    created.
+    created. ``held_as``: the name below ``held`` in the snapshot that another link of an unsaved file has.
     """
 
     path: str
@@ -61,6 +61,7 @@ class Entry:
     held: bool = False
     mapped: bool = False
     made: bool = False
+    held_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ def identity(info: os.stat_result) -> tuple[int, int, int, int, int]:
 # A change within one tick of the kernel's clock (10 ms at worst) leaves the same time stamp.
 SETTLED_NS = 20_000_000
 
-_SPARED = {field.name: field.default for field in fields(Entry) if field.name in ("target", "held", "mapped", "made")}
+_OPTIONAL = ("target", "held", "mapped", "made", "held_as")
+_SPARED = {field.name: field.default for field in fields(Entry) if field.name in _OPTIONAL}
 _ALWAYS = [field.name for field in fields(Entry) if field.name not in (*_SPARED, "parts")]
 
 

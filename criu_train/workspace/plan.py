@@ -5,29 +5,32 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from pathlib import Path
 
 from criu_train.workspace.blobs import open_to_read, same_prefix
-from criu_train.workspace.journal import OTHER, OTHER_MADE, OURS, OURS_MADE, OURS_WROTE, Evidence, boot_id
+from criu_train.workspace.journal import Evidence, boot_id
 from criu_train.workspace.listing import SETTLED_NS, Entry, Listing, identity, kind_of
-from criu_train.workspace.scan import CRIUS, walk
-from criu_train.workspace.statx import born_ns
+from criu_train.workspace.newer import Newer, lies_in
 from criu_train.workspace.steps import Step, Verb
 
 
 class Plan:
     """``steps`` in the order in which they are to be done; ``warnings`` tell what can't be put back."""
 
-    def __init__(self, listing: Listing, evidence: Evidence) -> None:
+    def __init__(self, listing: Listing, evidence: Evidence, held: Path) -> None:
         self.steps: list[Step] = []
         self.warnings: list[str] = []
         self._listing = listing
         self._evidence = evidence
+        self._held = held
         self._entries = {entry.path: entry for entry in listing.entries}
         self._rebooted = listing.boot_id != boot_id()
-        self._away: set[str] = set()
+        newer = Newer(listing, evidence)
+        self._away = set(newer.paths)
         self._made: set[str] = set()
-        self._excluded = tuple(path + "/" for path in listing.exclude)
-        self._clear()
+        self.warnings += newer.warnings
+        for path in newer.paths:
+            self._add("move", path)
         ordered = sorted(listing.entries, key=lambda entry: entry.path)
         for entry in ordered:
             if entry.kind == "dir":
@@ -38,62 +41,6 @@ class Plan:
                 self._settle_special(entry)
         for entry in listing.remaps:
             self._settle_file(entry)
-
-    # --- what the cut did not have ------------------------------------------------------------------------------------
-
-    def _clear(self) -> None:
-        made = [path for path, bits in self._evidence.flags.items() if bits & OURS]
-        for path in sorted(made):
-            self._consider(path)
-        exclude = frozenset(self._listing.exclude)
-        for root in self._listing.roots:
-            for found in walk(root, exclude):
-                self._consider(found.path)
-        for entry in self._listing.entries:
-            if entry.made:
-                for found in walk(entry.path, exclude, skip_installed=False):
-                    self._consider(found.path)
-
-    def _consider(self, path: str) -> None:
-        if path in self._entries or path.startswith(self._excluded) or path in self._listing.exclude:
-            return
-        info = self._now(path)
-        if info is None or kind_of(info.st_mode) == "other" or CRIUS.match(os.path.basename(path)):  # noqa: PTH119
-            return
-        if not self._is_ours(path, info):
-            return
-        if stat.S_ISDIR(info.st_mode) and self._others_below(path):
-            for found in walk(path, (), skip_installed=False):
-                self._consider(found.path)
-            return
-        if not os.path.ismount(path):
-            self._add("move", path)
-            self._away.add(path)
-
-    def _is_ours(self, path: str, info: os.stat_result) -> bool:
-        """Whether the tree made this path after the cut."""
-        own = self._evidence.flags.get(path, 0)
-        if own & (OURS_MADE | OTHER_MADE):
-            return bool(own & OURS_MADE)
-        if own & OURS_WROTE and self._evidence.trusted and stat.S_ISREG(info.st_mode):
-            self.warnings.append(f"changed for the first time after the snapshot, left as it is: {path}")
-        if own & OTHER or (own & OURS and self._evidence.trusted):
-            return False
-        above = self._evidence.about(path, OURS_MADE, OTHER_MADE)
-        if above & (OURS_MADE | OTHER_MADE):
-            return bool(above & OURS_MADE)
-        if not self._evidence.lived(info.st_ctime_ns):
-            return False
-        # Where not everything was listed, only what was born after the cut is certainly new.
-        born = None if self._listing.complete else born_ns(path)
-        return self._listing.complete or (born is not None and born >= self._listing.cut_ns - SETTLED_NS)
-
-    def _others_below(self, directory: str) -> bool:
-        inside = directory + "/"
-        flags = self._evidence.flags
-        return any(bits & OTHER_MADE and not bits & OURS and path.startswith(inside) for path, bits in flags.items())
-
-    # --- what the cut had -------------------------------------------------------------------------------------------
 
     def _settle_directory(self, entry: Entry) -> None:
         info = self._now(entry.path)
@@ -148,8 +95,7 @@ class Plan:
         if (info is not None and self._untouched(entry, info)) or not self._to_restore(entry, info):
             return False
         if entry.parts is None:
-            self._settle_unsaved(entry, info)
-            return False
+            return self._settle_unsaved(entry, info)
         if info is None or not stat.S_ISREG(info.st_mode) or info.st_size < entry.size or not _begins_with(entry):
             self._put(entry, info)
             return True
@@ -159,12 +105,30 @@ class Plan:
             self._add("meta", entry.path, entry=entry, info=info)
         return False
 
-    def _settle_unsaved(self, entry: Entry, info: os.stat_result | None) -> None:
-        same = info is not None and stat.S_ISREG(info.st_mode) and info.st_ino == entry.ino
-        if same and info is not None and info.st_size > entry.size:
-            self._add("cut", entry.path, entry=entry, info=info)
-        elif not same or info is None or (info.st_size, info.st_mtime_ns) != (entry.size, entry.mtime_ns):
-            self.warnings.append(f"changed since the snapshot and too large to have been saved: {entry.path}")
+    def _settle_unsaved(self, entry: Entry, info: os.stat_result | None) -> bool:
+        """Without the bytes: a file that only grew can be cut, one that was removed may have another name."""
+        if info is not None and stat.S_ISREG(info.st_mode) and info.st_ino == entry.ino:
+            if info.st_size > entry.size:
+                self._add("cut", entry.path, entry=entry, info=info)
+                return False
+            if (info.st_size, info.st_mtime_ns) == (entry.size, entry.mtime_ns):
+                return False
+        elif (link := self._held_link(entry)) is not None:
+            self._put(entry, info, link_to=link)
+            return True
+        self.warnings.append(f"changed since the snapshot and too large to have been saved: {entry.path}")
+        return False
+
+    def _held_link(self, entry: Entry) -> str | None:
+        """The other name of the file, if it certainly still has the bytes of the cut."""
+        if entry.held_as is None:
+            return None
+        link = self._held / entry.held_as
+        try:
+            info = link.lstat()
+        except OSError:
+            return None
+        return str(link) if (info.st_size, info.st_mtime_ns) == (entry.size, entry.mtime_ns) else None
 
     def _settle_special(self, entry: Entry) -> None:
         info = self._now(entry.path)
@@ -214,11 +178,8 @@ class Plan:
 
     def _now(self, path: str) -> os.stat_result | None:
         """What is there, taking what is planned to be moved away as gone."""
-        above = path
-        while len(above) > 1:
-            if above in self._away:
-                return None
-            above = os.path.dirname(above)  # noqa: PTH120
+        if lies_in(path, self._away):
+            return None
         try:
             return os.lstat(path)
         except OSError:

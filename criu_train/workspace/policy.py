@@ -25,6 +25,7 @@ class WorkspacePolicy:
     bystander_file_limit: int = 8 << 20
     bystander_total: int = 256 << 20
     bystander_count: int = 10_000
+    volatile_file_limit: int = 64 << 20
 
     def resolved(self) -> WorkspacePolicy:
         """With paths as the kernel tells them: absolute, without symlinks."""

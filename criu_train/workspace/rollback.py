@@ -19,6 +19,7 @@ from criu_train.workspace import stash
 from criu_train.workspace.journal import OURS_MADE, OURS_WROTE, Evidence, Journals, gather
 from criu_train.workspace.listing import Listing
 from criu_train.workspace.plan import Plan
+from criu_train.workspace.saver import HELD
 from criu_train.workspace.steps import Step
 
 _RECORD, _FILES, _DONE, _UNDONE, _PROGRESS = "journal.jsonl", "files", "DONE", "UNDONE", "undone.jsonl"
@@ -86,7 +87,7 @@ def roll_back(listing: Listing, blobs: Path, journals: Journals, keep_dir: Path)
     """
     evidence = gather(journals, listing.cut_ns)
     _recall_undone(evidence, keep_dir.parent, listing.cut_ns)
-    plan = Plan(listing, evidence)
+    plan = Plan(listing, evidence, blobs.parent / HELD)
     remaps = [entry.path for entry in listing.remaps]
     rollback = Rollback(keep_dir, plan.steps, plan.warnings, remaps)
     if plan.steps:

@@ -175,12 +175,31 @@ def test_files_over_the_limit_are_named_cut_when_they_only_grew_and_else_told(sh
     shop.ours(["write", "small", "x" * 1000], ["append", "log", "x" * 2000], ["write", "model", "x" * 2000])
     taken = shop.take()
     assert taken.listing.unsaved == (str(shop.path("log")), str(shop.path("model")))
-    shop.ours(["append", "log", "tail"], ["rewrite", "model", "y" * 2000], ["write", "small", "y"])
+    shop.ours(["append", "log", "tail"], ["write", "model", "y" * 2000], ["write", "small", "y"])
     shop.kill(at_rest=True)
     rollback = shop.roll_back(taken)
     assert shop.path("log").read_text() == "x" * 2000
     assert shop.path("small").read_text() == "x" * 1000
     assert rollback.warnings == (f"changed since the snapshot and too large to have been saved: {shop.path('model')}",)
+
+
+def test_files_over_the_limit_that_were_removed_or_replaced_are_put_back_by_another_name(shop: Workshop) -> None:
+    shop.policy = dataclasses.replace(shop.policy, file_limit=1000)
+    shop.start()
+    shop.ours(["write", "step1", "x" * 2000], ["write", "last", "x" * 2000], ["write", "damaged", "x" * 2000])
+    taken = shop.take()
+    shop.ours(["unlink", "step1"], ["rewrite", "last", "y" * 2000], ["patch", "damaged", 0, "y"], ["unlink", "damaged"])
+    shop.kill(at_rest=True)
+    before = shop.state()
+    rollback = shop.roll_back(taken)
+    assert {name: shop.state()[name] for name in ("step1", "last")} == {
+        name: taken.state[name] for name in ("step1", "last")
+    }
+    assert rollback.warnings == (
+        f"changed since the snapshot and too large to have been saved: {shop.path('damaged')}",
+    )
+    rollback.undo()
+    assert shop.state() == before
 
 
 def test_bystanders_are_kept_within_limits_and_installed_environments_not_at_all(shop: Workshop) -> None:
@@ -237,6 +256,20 @@ def test_without_a_watch_the_roots_are_listed_instead(shop: Workshop, first_line
     os.utime(journal)
     shop.roll_back(taken)
     assert shop.state() == taken.state
+
+
+def test_large_volatile_files_are_left_to_be_installed_again(shop: Workshop, tmp_path: Path) -> None:
+    shop.policy = dataclasses.replace(shop.policy, volatile_file_limit=1000)
+    shop.start()
+    for name, size in (("small", 1000), ("large", 1001)):
+        (tmp_path / name).write_bytes(bytes(size))
+    with open(tmp_path / "small"), open(tmp_path / "large"):
+        shop.pids.append(os.getpid())
+        taken = shop.take()
+    saved = {
+        Path(entry.path).name: entry.parts for entry in taken.listing.entries if entry.path.startswith(f"{tmp_path}/")
+    }
+    assert saved["small"] is not None and saved["large"] is None
 
 
 def test_directories_of_bound_sockets_are_listed_as_needed(shop: Workshop, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Workshop:
         init = psutil.Process(self.cell.pid).children()[0]
         self.init = init.pid
         self.pids = [child.pid for child in init.children()]
-        self.tracker = Tracker(self.policy, listing, self.journal)
+        self.tracker = Tracker(self.policy, listing, self.journal, hold=True)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self.cell is not None and self.cell.stdin is not None and self.cell.stdout is not None
