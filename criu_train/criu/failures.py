@@ -38,6 +38,11 @@ FAILURES = (
         "run as root; in a container: --privileged",
     ),
     _row(
+        r"Can't get rlimit",
+        "CRIU may not read the limits of another user's processes",
+        "it needs CAP_SYS_RESOURCE for that; in a container: --privileged; else run without --user",
+    ),
+    _row(
         r"Can't get 1:16 opt|Can't find vDSO/VVAR bounds|Kdat sizes of vdso/vvar differ|Unexpected rt vDSO area bounds",
         "this CRIU is too old for the running kernel",
         _NEWER,

@@ -16,6 +16,7 @@ CAPABILITIES = {  # bit numbers of linux/capability.h
     "CAP_SYS_ADMIN": 21,
     "CAP_SYS_TIME": 25,  # to give a restored tree its clock, which is a time namespace's
 }
+FOR_ANOTHER_USER = {"CAP_SYS_RESOURCE": 24}  # to read the limits of somebody else's processes
 _NOTHING = "0"
 
 
@@ -27,15 +28,16 @@ class Lack:
     tip: str
 
 
-def lack() -> Lack | None:
-    """None when everything is there."""
+def lack(*, another_user: bool = False) -> Lack | None:
+    """None when everything is there. ``another_user``: the training is to run as somebody else."""
     if os.geteuid() != 0:
         tip = "run it as root, for example with sudo; the training can get --user NAME; in a container: --privileged"
         return Lack(f"user {os.geteuid()} is not root", tip)
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     effective = int(fields["CapEff"], 16)
-    lacking = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    needed = CAPABILITIES | (FOR_ANOTHER_USER if another_user else {})
+    lacking = [name for name, bit in needed.items() if not effective >> bit & 1]
     if lacking:
         tip = "in a container: --privileged, or --cap-add for each; elsewhere: become root with sudo"
         return Lack(f"root without {', '.join(lacking)}", tip)
@@ -46,7 +48,7 @@ def lack() -> Lack | None:
     return None
 
 
-def require() -> None:
+def require(*, another_user: bool = False) -> None:
     """Raises EnvironmentUnfitError unless everything is there."""
-    if (found := lack()) is not None:
+    if (found := lack(another_user=another_user)) is not None:
         raise EnvironmentUnfitError(f"processes can't be dumped and restored here: {found.what}", tip=found.tip)

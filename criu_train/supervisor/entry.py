@@ -26,7 +26,7 @@ from criu_train.workspace.rollback import recover_unfinished
 
 def run_command(root: Path, command: tuple[str, ...], options: RunOptions, reporter: Reporter) -> int:
     """``run``. Returns the exit code; raises CriuTrainError for what can't be done."""
-    criu = _fit_machine()
+    criu = _fit_machine(options)
     store = Store.create_or_open(root)
     lock = StoreLock.acquire(store.layout)
     try:
@@ -41,7 +41,7 @@ def run_command(root: Path, command: tuple[str, ...], options: RunOptions, repor
 
 def restore_snapshot(root: Path, wanted: str, options: RunOptions, reporter: Reporter) -> int:
     """``restore``. Returns the exit code; raises CriuTrainError when that snapshot can't be restored."""
-    criu = _fit_machine()
+    criu = _fit_machine(options)
     store = Store.open(root)
     lock = StoreLock.acquire(store.layout)
     try:
@@ -92,8 +92,8 @@ def current_status(root: Path) -> dict[str, Any]:
     }
 
 
-def _fit_machine() -> Criu:
-    privileges.require()
+def _fit_machine(options: RunOptions) -> Criu:
+    privileges.require(another_user=options.user is not None)
     return find_criu()
 
 

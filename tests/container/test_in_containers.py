@@ -193,6 +193,13 @@ def test_each_capability_of_the_smallest_set_is_missed_by_name(
     assert "Traceback" not in said
 
 
+def test_a_training_of_another_user_needs_one_more(container: MakeContainer, place: Path) -> None:
+    code, said = container(place / "work", rights=SMALLEST).run("run", "--user", "nobody", "--", "true")
+    assert code == 125, said
+    assert "CAP_SYS_RESOURCE" in said
+    assert "Traceback" not in said
+
+
 def test_a_seccomp_filter_around_the_container_is_told(container: MakeContainer, place: Path) -> None:
     rights = Rights(SMALLEST.capabilities, unmasked=False, seccomp=True)
     code, said = container(place / "work", rights=rights).run(*run(training()))

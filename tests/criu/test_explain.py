@@ -216,6 +216,7 @@ def test_a_damaged_image_is_explained(here: Place) -> None:
         ),
         ("(00.1) Error (criu/files-reg.c:1790): Can't lookup mount=24 for fd=0 path=/dev/null", "descriptor 0"),
         ("(10.0) Error (criu/cr-dump.c:1808): Timeout reached. Try to interrupt: 1", "could not be stopped in time"),
+        ("(00.1) Error (criu/cr-dump.c:374): Can't get rlimit 0: Operation not permitted", "another user's processes"),
     ],
 )
 def test_lines_as_they_stand_in_real_logs_are_explained(log: str, expected: str) -> None:
@@ -224,11 +225,14 @@ def test_lines_as_they_stand_in_real_logs_are_explained(log: str, expected: str)
 
 def test_noise_is_never_the_reason() -> None:
     log = (
+        "(00.002217) Error (criu/tun.c:85): tun: Unable to create tun: No such file or directory\n"
         "(00.037153) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n"
         "(00.038000) Error (criu/some.c:1): Something nobody has heard of.\n"
         "(00.056187) Error (criu/cr-dump.c:1975): Dumping FAILED.\n"
     )
     assert explain(log, 1).what == "CRIU failed: Something nobody has heard of"
+    alone = "(00.002217) Error (criu/tun.c:85): tun: Unable to create tun: No such file or directory\n"
+    assert explain(alone, 1).what == "CRIU failed with exit code 1 and logged no reason"
 
 
 def test_paths_in_lines_that_report_no_error_are_not_taken_for_a_cause() -> None:
