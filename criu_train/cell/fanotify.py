@@ -6,8 +6,10 @@ Only what watch.py needs: notification of names (directory handle + name), never
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -113,6 +115,13 @@ def filesystem_id(fd: int) -> bytes:
     buffer = ctypes.create_string_buffer(256)
     _check(_libc.fstatfs(fd, buffer), "fstatfs")
     return buffer.raw[56:64]  # struct statfs: seven 8-byte fields before it, on every 64-bit Linux
+
+
+def queued_at_most(group: int) -> int:
+    """No more events than this are waiting to be read."""
+    buffer = bytearray(4)
+    fcntl.ioctl(group, termios.FIONREAD, buffer)
+    return int.from_bytes(buffer, "little") // _METADATA.size
 
 
 def parse(data: bytes) -> Iterator[Event]:

@@ -17,14 +17,11 @@ told from the file's change time. Standard library only: this runs as PID 1.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import re
-import select
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from criu_train.cell import fanotify
 from criu_train.cell.directories import Directories
@@ -45,9 +42,12 @@ _DIRECTORY_MOVED = fanotify.RENAME | fanotify.MOVED_FROM | fanotify.MOVED_TO | f
 _CRIUS = re.compile(rb"link_remap\.\d+\Z|\.criu\.|.*\.cr\.[0-9a-f]+\.ghost\Z")
 # Directories that everybody shares: that the tree wrote there is no reason to note what others do there.
 _SHARED = {"/", "/tmp", "/run", "/dev/shm", "/var/tmp", "/home", "/root", "/etc", "/var", "/var/log"}  # noqa: S108
+_OVERFLOW = '{"what":["overflow"]}'
 _READ_BYTES = 256 * 1024
 # Letting events gather for an instant: a training that writes a thousand lines a second wakes init 200 times, not 1000.
 _GATHER_S = 0.005
+# So many events at most between two looks at what else init has to do.
+_AT_A_TIME = 50_000
 # Enough for every path of a large run; beyond it a line may be written twice.
 _SEEN_MAX = 200_000
 
@@ -73,6 +73,7 @@ class Watch:
         self._our_dirs: set[str] = set()
         self._ignored: set[int] = set()
         self._offset = 0
+        self._lost = False
         self.available = False
         self.reason = "not armed yet"
 
@@ -106,14 +107,14 @@ class Watch:
         """Called when ``fileno()`` is readable: journal what has happened."""
         if self.available:
             time.sleep(_GATHER_S)
-            self._drain()
+            self._drain(_AT_A_TIME)
 
     def sync(self) -> int:
         """Journal everything that has happened up to now and return the offset; what happens from now on is written
         again even if it was written before, so that the offset divides before from after."""
         if self.available:
-            while self._drain():
-                pass
+            # Not until the queue is empty: on a busy machine it may never be.
+            self._drain(fanotify.queued_at_most(self._group))
         self._seen.clear()
         return self._offset
 
@@ -129,7 +130,7 @@ class Watch:
     def heed(self, pid: int) -> None:
         """The ignored process has been reaped: its number may soon be the tree's again."""
         if self.available:
-            self._drain()
+            self._drain(fanotify.queued_at_most(self._group))
         self._ignored.discard(pid)
 
     def close(self) -> None:
@@ -145,26 +146,22 @@ class Watch:
             os.close(self._group)
             self._group = -1
 
-    def _drain(self) -> bool:
-        """Read what is queued, some megabytes at most; True when there may be more."""
-        for _ in range(64):
+    def _drain(self, events: int) -> None:
+        """Read at least that many events, or all that are queued."""
+        while events > 0:
             try:
                 data = os.read(self._group, _READ_BYTES)
             except BlockingIOError:
-                return False
-            except OSError as error:
-                if error.errno != errno.EINTR:
-                    self._write(['{"what":["overflow"]}'])
-                continue
+                return
             batch: dict[tuple[str, str], int] = {}
             for event in fanotify.parse(data):
                 self._note(event, batch)
+                events -= 1
             self._tell(batch)
-        return bool(select.select([self._group], [], [], 0)[0])
 
     def _note(self, event: fanotify.Event, batch: dict[tuple[str, str], int]) -> None:
         if event.mask & fanotify.Q_OVERFLOW:
-            self._write(['{"what":["overflow"]}'])
+            self._write([_OVERFLOW])
             return
         if event.pid == 1 or event.pid in self._ignored:
             return
@@ -223,11 +220,18 @@ class Watch:
             lines.append(json.dumps({**record, "path": key[1]}, separators=(",", ":")))
         self._write(lines)
 
-    def _write(self, lines: Iterable[str]) -> None:
+    def _write(self, lines: list[str]) -> None:
+        if not lines:
+            return
+        if self._lost:
+            lines = ["", _OVERFLOW, *lines]
         data = "".join(f"{line}\n" for line in lines).encode()
-        # A full disk must not end init: what can't be journaled is told by the files' change times.
-        with contextlib.suppress(OSError):
+        try:
             while data:
                 written = os.write(self._journal, data)
                 self._offset += written
                 data = data[written:]
+            self._lost = False
+        except OSError:
+            # A full disk must not end init. What is lost is told by the files' change times.
+            self._lost = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from criu_train.workspace.scan import walk
 
 @dataclass(slots=True)
 class Node:
-    """One path as last seen. ``parts`` and ``held_as`` are filled in by the saver."""
+    """One path as last seen. ``parts`` and ``held_as`` are filled in by the saver.
+
+    ``bare``: its bytes are not wanted, size and times have to do.
+    """
 
     path: str
     role: Role
@@ -28,6 +31,7 @@ class Node:
     mapped: bool = False
     made: bool = False
     held_as: str | None = None
+    bare: bool = False
 
 
 class Catalog:
@@ -43,6 +47,8 @@ class Catalog:
         self._reader = JournalReader(journal)
         self._evidence = Evidence()
         self._touched: set[str] = set()
+        self._mapped: set[str] = set()
+        self._fresh: list[Node] = []
         self._ours = set(policy.include)
         self._made: set[str] = set()
         if restored is not None:
@@ -64,27 +70,38 @@ class Catalog:
         self._see_volatile(opened)
         self._hold(opened)
 
-    def update(self, opened: Opened) -> list[Node]:
-        """Look again; returns the files as they are now. The tree is frozen."""
+    def update(self, opened: Opened, doubtful: Iterable[str]) -> list[Node]:
+        """Look again; returns the files that may have changed, with what they are now, and ``doubtful`` ones.
+
+        The tree is frozen.
+        """
         news = self._follow_journal()
         self._take_in(opened)
-        if not self._evidence.trusted:
-            self._see_all_below()
-            self._see_bystanders()
-        for path in news:
-            if path.startswith(self._inside):
-                self._see_new_bystander(path)
-        for node in list(self.nodes.values()):
-            if node.role != "bystander" or not self._evidence.trusted or node.path in self._touched:
-                self._look_again(node)
+        self._fresh.clear()
+        trusted = self._evidence.trusted
+        for path in self._ours & self.nodes.keys():
+            self._see(path, "workspace")
+        again = [
+            node.path
+            for node in self.nodes.values()
+            if node.role != "bystander" or not trusted or node.path in self._touched
+        ]
+        for path in again:
+            self._look_again(self.nodes[path])
         for path in self._ours:
             self._see(path, "workspace")
         for directory in self._made & news:
             self._see(directory, "workspace")
             self._see_below(directory)
+        if trusted:
+            self._see_new_bystanders(path for path in news if path.startswith(self._inside))
+        else:
+            self._see_all_below()
+            self._see_bystanders()
         self._see_volatile(opened)
         self._hold(opened)
-        return list(self.files())
+        looked_at = [*again, *(node.path for node in self._fresh), *doubtful]
+        return [node for path in dict.fromkeys(looked_at) if (node := self.nodes.get(path)) and _is_file(node)]
 
     def settle(self) -> None:
         """The cut is done: what is gone now will be journaled when it comes back."""
@@ -94,7 +111,7 @@ class Catalog:
 
     def files(self) -> Iterator[Node]:
         """The regular ones."""
-        return (node for node in self.nodes.values() if stat.S_ISREG(node.info.st_mode))
+        return (node for node in self.nodes.values() if _is_file(node))
 
     def _follow_journal(self) -> set[str]:
         news = set()
@@ -118,7 +135,7 @@ class Catalog:
         known = self.nodes.get(path)
         if known is not None:
             if role == "workspace":
-                known.role, known.made = role, path in self._made
+                known.role, known.made, known.bare = role, path in self._made, False
             return known
         try:
             info = info or os.lstat(path)
@@ -128,6 +145,7 @@ class Catalog:
         if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
             return None
         node = self.nodes[path] = Node(path, role, info, target=target, made=path in self._made)
+        self._fresh.append(node)
         self._see_above(path)
         return node
 
@@ -136,12 +154,17 @@ class Catalog:
         while (path := os.path.dirname(path)) not in ("/", "") and path not in self.nodes:  # noqa: PTH120
             self._see(path, "volatile")
 
-    def _see_new_bystander(self, path: str) -> None:
+    def _see_new_bystanders(self, paths: Iterable[str]) -> None:
         """Somebody made something: that it was there at the cut has to be known, its bytes need not."""
-        node = self._see(path, "bystander")
-        if node is not None and stat.S_ISDIR(node.info.st_mode) and path not in self._made:
-            for entry in walk(path, self._exclude):
-                self._see(entry.path, "bystander")
+        for path in paths:
+            if path in self.nodes:
+                continue
+            node = self._see(path, "bystander")
+            if node is not None:
+                node.bare = True
+                for entry in walk(path, self._exclude) if stat.S_ISDIR(node.info.st_mode) else ():
+                    if entry.path not in self.nodes and (below := self._see(entry.path, "bystander")):
+                        below.bare = True
 
     def _see_all_below(self) -> None:
         for directory in self._made:
@@ -177,8 +200,10 @@ class Catalog:
             self._see_above(path)
 
     def _hold(self, opened: Opened) -> None:
-        for node in self.nodes.values():
-            node.mapped = node.path in opened.mapped
+        for path in self._mapped | opened.mapped:
+            if path in self.nodes:
+                self.nodes[path].mapped = path in opened.mapped
+        self._mapped = opened.mapped
         parents = {os.path.dirname(path) for path in opened.sockets}  # noqa: PTH120
         for path in opened.written | opened.mapped | opened.read | opened.directories | parents:
             if path in self.nodes:
@@ -192,9 +217,11 @@ class Catalog:
             return
         if identity(info) != identity(node.info):
             del self.nodes[node.path]
-            again = self._see(node.path, self._role(node), info)
-            if again is not None and stat.S_IFMT(info.st_mode) == stat.S_IFMT(node.info.st_mode):
-                again.parts = node.parts
+            again = self._see(node.path, node.role, info)
+            if again is not None:
+                again.bare, again.held = node.bare, node.held
+                again.parts = node.parts if _is_file(node) else None
 
-    def _role(self, node: Node) -> Role:
-        return "workspace" if node.path in self._ours else node.role
+
+def _is_file(node: Node) -> bool:
+    return stat.S_ISREG(node.info.st_mode)

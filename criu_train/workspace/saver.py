@@ -55,6 +55,7 @@ class Saver:
         self._sources = [blobs] if blobs is not None else []
         self._not_later: set[str] = set()
         self._later: list[_Later] = []
+        self._unsettled: list[str] = []
 
     def begin(self, blobs: Path) -> None:
         """From now on everything goes into ``blobs``."""
@@ -68,25 +69,26 @@ class Saver:
         """While the tree runs: everything within the limits; files that vanish meanwhile are passed over."""
         policy = self._policy
         room = policy.bystander_total
+        self._unsettled.clear()
         for node in nodes:
             node.parts = None
             size = node.info.st_size
             if node.role == "bystander":
-                if size > min(policy.bystander_file_limit, room):
-                    continue
-                room -= size
-            elif node.role == "volatile" and size > policy.volatile_file_limit:
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                self._save(node)
+                node.bare = size > min(policy.bystander_file_limit, room)
+                room -= 0 if node.bare else size
+            elif node.role == "volatile":
+                node.bare = size > policy.volatile_file_limit
+            if not node.bare:
+                with contextlib.suppress(FileNotFoundError):
+                    self._save(node)
+                if not self._is_saved(node):
+                    self._unsettled.append(node.path)
 
     def save_frozen(self, node: Node, written: Collection[str], cut_ns: int) -> None:
         """While the tree is frozen: only what is not saved as it is now. ``written``: files open for writing."""
         size = node.info.st_size
-        if node.parts is None and (
-            node.role == "bystander" or (node.role == "volatile" and size > self._policy.volatile_file_limit)
-        ):
-            return  # beyond the limits, or new beside the tree: its size and times have to do
+        if node.bare or (node.role == "bystander" and size > self._policy.bystander_file_limit):
+            return
         if size > self._policy.file_limit:
             node.parts = None
             if self._hold and node.role == "workspace":
@@ -95,6 +97,11 @@ class Saver:
             return
         elif size <= _LATER_BYTES or not self._put_off(node, written, cut_ns):
             self._save(node)
+
+    @property
+    def unsettled(self) -> list[str]:
+        """What ``save_all`` saved that may have changed since without a trace, or could not save."""
+        return self._unsettled
 
     def save_link(self, path: str) -> tuple[os.stat_result, tuple[Part, ...]]:
         """A file by path, now and whole."""

@@ -66,8 +66,11 @@ class Tracker:
         """
         self._cut_ns = time.time_ns()
         opened = look(pids, thoroughly=False)
-        for node in self._catalog.update(opened):
-            self._saver.save_frozen(node, opened.written, self._cut_ns)
+        for node in self._catalog.update(opened, self._saver.unsettled):
+            try:
+                self._saver.save_frozen(node, opened.written, self._cut_ns)
+            except FileNotFoundError:  # others are not frozen
+                del self._catalog.nodes[node.path]
         self._catalog.settle()
         self._remaps = [self._save_remap(path) for path, _ in remaps]
 

@@ -246,6 +246,29 @@ def test_a_burst_of_ten_thousand_files_loses_none(here: Here) -> None:
     assert '"overflow"' not in here.journal.read_text()
 
 
+def test_a_journal_that_could_not_be_written_for_a_while_says_so_afterwards(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_write = os.write
+
+    def disk_full(fd: int, data: bytes) -> int:
+        if data.startswith(b"{"):
+            return whole_write(fd, data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (here.root / "lost").mkdir()
+    monkeypatch.setattr(os, "write", disk_full)
+    here.watch.sync()
+    monkeypatch.setattr(os, "write", whole_write)
+    (here.root / "found").mkdir()
+    here.watch.sync()
+    torn, overflow, found = here.journal.read_text().splitlines()[1:]
+    assert torn == '{"who":"ou'
+    assert json.loads(overflow) == {"what": ["overflow"]}
+    assert json.loads(found)["path"].endswith("/found")
+    assert here.watch.offset == here.journal.stat().st_size
+
+
 def test_where_the_kernel_refuses_the_journal_says_so_and_the_heart_still_beats(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
