@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,6 +59,7 @@ class Beginner:
         self._events = events
         self._reporter = reporter
         self._user = UserIds.of(options.user) if options.user else None
+        self._journal = Path()
 
     async def begin(self, start: Start) -> Life:
         """Raises RestoreFailedError where a failed restore is to be the end, CommandNotRunnableError, OSError."""
@@ -97,6 +100,7 @@ class Beginner:
             return None
         snapshot = restored.snapshot
         if start.branch:
+            self._store.resume_run(run.id, run.command, run.cwd)
             self._store.abandon_after(snapshot.id)
         self._reporter.restored(snapshot, restored.rollback_summary, restored.warnings)
         self._events.append("restored", snapshot=snapshot.id, warnings=list(restored.warnings))
@@ -133,16 +137,23 @@ class Beginner:
                 f"what the training does to files can't be watched ({life.cell.watch_problem})",
                 "the working directory is listed at every dump instead; name others with --workspace",
             )
+        elif not self._options.workspace and "/" in _unwatched(self._journal):
+            self._reporter.warning(
+                f"this kind of root filesystem can't be watched as a whole: files outside of {life.run.cwd} are only "
+                "saved while they are open",
+                "name directories that the training writes to with --workspace; volumes are watched",
+            )
         return life
 
     async def _new_cell(self, run: Run) -> Cell:
         layout, policy = self._store.layout, self.policy(run)
         layout.cell.unlink(missing_ok=True)
+        self._journal = self._store.next_journal()
         cell = await Cell.start(
             CellSpec(
                 lock_fd=self._lock.fd,
                 cell_file=layout.cell,
-                journal=self._store.next_journal(),
+                journal=self._journal,
                 roots=policy.roots,
                 exclude=policy.exclude,
                 include=policy.include,
@@ -152,3 +163,10 @@ class Beginner:
         )
         self._state.change(init_pid=cell.init_pid, init_started=processes.start_time(cell.init_pid))
         return cell
+
+
+def _unwatched(journal: Path) -> list[str]:
+    """Mount points that can't be watched as a whole, as a cell's journal tells in its first line."""
+    with contextlib.suppress(OSError, ValueError, LookupError), journal.open() as file:
+        return list(json.loads(file.readline())["blind"])
+    return []
