@@ -7,7 +7,6 @@ environment variables, and is in no layer. Everything lies below one directory, 
 
 from __future__ import annotations
 
-import ast
 import fcntl
 import fnmatch
 import glob
@@ -16,15 +15,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from containers import UNCONFINED, Bind, Container, Image
 from dockerfile import Instruction, parse
+from lent import apt_settings, call, lend, mirror, pip_settings
 
 CACHE = Path(os.environ.get("CRIU_TRAIN_CONTAINER_CACHE") or "/var/tmp/criu-train-container")
 DEBOOTSTRAP_LIMIT_S = 240.0
@@ -70,7 +69,7 @@ class Builder:
 
     # -- layers --------------------------------------------------------------------------------------------------
 
-    def _with_layer(self, image: Image, key: str, fill, *arguments) -> Image:  # type: ignore[no-untyped-def]
+    def _with_layer(self, image: Image, key: str, fill: Callable[..., None], *arguments: object) -> Image:
         layer = self.cache / "layers" / key
         if not layer.exists():
             layer.parent.mkdir(exist_ok=True)
@@ -82,9 +81,9 @@ class Builder:
 
     def _run(self, image: Image, layer: Path, step: Instruction) -> None:
         sources, settings = self.scratch / "sources.list", self.scratch / "apt.conf"
-        sources.write_text(f"deb {_mirror()} {self._suite(image)} main\n")
-        settings.write_text(_apt_settings())
-        pip, lent = _lend(_pip_settings())
+        sources.write_text(f"deb {mirror()} {self._suite(image)} main\n")
+        settings.write_text(apt_settings())
+        pip, lent = lend(pip_settings())
         container = Container(
             image,
             self.scratch,
@@ -128,9 +127,10 @@ class Builder:
             draft = Path(tempfile.mkdtemp(prefix="debian-", dir=self.scratch))
             draft.chmod(0o755)
             program, environment = self._debootstrap()
-            arguments = ["--variant=minbase", f"--keyring={_KEYRING}", match[1], str(draft), _mirror()]
-            _call([program, *arguments], limit_s=DEBOOTSTRAP_LIMIT_S, environment=environment)
-            (draft / "etc/apt/sources.list").unlink()
+            arguments = ["--variant=minbase", f"--keyring={_KEYRING}", match[1], str(draft), mirror()]
+            call([program, *arguments], limit_s=DEBOOTSTRAP_LIMIT_S, environment=environment)
+            for name in ("etc/apt/sources.list", "var/log/bootstrap.log"):  # they name the mirror
+                (draft / name).unlink()
             for archive in (draft / "var/cache/apt/archives").glob("*.deb"):
                 archive.unlink()
             draft.rename(base)
@@ -148,11 +148,11 @@ class Builder:
         place.mkdir(exist_ok=True)
         sandbox = ["-o", "APT::Sandbox::User=root"]  # nobody else can write there
         try:
-            _call(["apt-get", "-qq", *sandbox, "download", "debootstrap"], limit_s=60, cwd=place)
+            call(["apt-get", "-qq", *sandbox, "download", "debootstrap"], limit_s=60, cwd=place)
         except subprocess.CalledProcessError:
-            _call(["apt-get", "-qq", "update"], limit_s=120)
-            _call(["apt-get", "-qq", *sandbox, "download", "debootstrap"], limit_s=60, cwd=place)
-        _call(["dpkg-deb", "--extract", str(next(place.glob("*.deb"))), str(place)], limit_s=60)
+            call(["apt-get", "-qq", "update"], limit_s=120)
+            call(["apt-get", "-qq", *sandbox, "download", "debootstrap"], limit_s=60, cwd=place)
+        call(["dpkg-deb", "--extract", str(next(place.glob("*.deb"))), str(place)], limit_s=60)
         return str(place / "usr/sbin/debootstrap"), {"DEBOOTSTRAP_DIR": str(place / "usr/share/debootstrap")}
 
 
@@ -166,9 +166,11 @@ def building_place() -> Iterator[Builder]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        yield Builder(CACHE, scratch)
+        try:
+            yield Builder(CACHE, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         os.close(lock)
 
 
@@ -190,9 +192,8 @@ def _content(context: Path, step: Instruction) -> Iterator[str]:
     """Names, modes and bytes of all that is copied: what the layer's key depends on."""
     ignore = _ignored(context)
     for source in _copied(context, step)[0]:
-        for directory, below, names in (
-            os.walk(source) if source.is_dir() else [(str(source.parent), [], [source.name])]
-        ):
+        alone: tuple[str, list[str], list[str]] = (str(source.parent), [], [source.name])
+        for directory, below, names in os.walk(source) if source.is_dir() else [alone]:
             ignored = ignore(directory, [*below, *names])
             below[:] = sorted(set(below) - ignored)
             for path in (Path(directory, name) for name in sorted(set(names) - ignored)):
@@ -200,7 +201,7 @@ def _content(context: Path, step: Instruction) -> Iterator[str]:
                 yield hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _ignored(context: Path):  # type: ignore[no-untyped-def]
+def _ignored(context: Path) -> Callable[[str, list[str]], set[str]]:
     """What .dockerignore keeps out, of its patterns those that name something in any directory: ``**/NAME``."""
     path = context / ".dockerignore"
     lines = path.read_text().split() if path.exists() else []
@@ -208,71 +209,5 @@ def _ignored(context: Path):  # type: ignore[no-untyped-def]
     return lambda _, names: {name for name in names for pattern in patterns if fnmatch.fnmatch(name, pattern)}
 
 
-# -- what this machine lends to a RUN ----------------------------------------------------------------------------
-
-
-def _mirror() -> str:
-    """The first Debian archive in this machine's own apt configuration."""
-    listed = _call(["apt-get", "indextargets", "--format", "$(REPO_URI) $(COMPONENT)"], limit_s=60)
-    pairs = (line.split() for line in listed.splitlines())
-    found = sorted(uri for uri, component in pairs if component == "main" and uri.rstrip("/").endswith("/debian"))
-    if not found:
-        raise ValueError("apt knows no Debian mirror: `apt-get update` must work")
-    return found[0]
-
-
-def _apt_settings() -> str:
-    """How this machine's apt gets through to its mirror."""
-    wanted = ("Acquire::Check-", "Acquire::http", "Acquire::Retries")
-    return "".join(
-        f"{line}\n" for line in _call(["apt-config", "dump"], limit_s=60).splitlines() if line.startswith(wanted)
-    )
-
-
-def _pip_settings() -> dict[str, str]:
-    """pip's configuration of this machine, from whatever file it comes, as environment variables."""
-    listed = _call([sys.executable, "-m", "pip", "config", "list"], limit_s=60)
-    pairs = (line.partition("=") for line in listed.splitlines())
-    settings = {key.rpartition(".")[2]: str(ast.literal_eval(value)) for key, _, value in pairs}
-    variables = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
-    return variables | {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-
-
-def _lend(settings: Mapping[str, str]) -> tuple[dict[str, str], list[Bind]]:
-    """Settings as the container needs them: the files of this machine that they speak of lie below /lent there."""
-    binds: dict[str, Bind] = {}
-
-    def moved(match: re.Match[str]) -> str:
-        path = Path(match[2])
-        if not path.exists():
-            return match[0]
-        # An index of packages refers to files beside itself: file:///place/simple.
-        source = path.parent if path.name == "simple" else path
-        binds[str(source)] = Bind(source, f"/lent{source}", "ro")
-        return f"{match[1] or ''}/lent{path}"
-
-    return {name: re.sub(r"(?<!\S)(file://)?(/\S+)", moved, value) for name, value in settings.items()}, [
-        *binds.values()
-    ]
-
-
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-
-
-def _call(
-    argv: list[str], *, limit_s: float, cwd: Path | None = None, environment: Mapping[str, str] | None = None
-) -> str:
-    done = subprocess.run(
-        argv,
-        cwd=cwd,
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=limit_s,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise subprocess.CalledProcessError(done.returncode, argv[:1], done.stdout[-2000:], done.stderr[-2000:])
-    return done.stdout

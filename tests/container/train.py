@@ -17,6 +17,7 @@ import sys
 import time
 from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 IMAGES_OWN = Path("/app/notes.txt")  # lies in a lower layer until it is first written to
 
@@ -28,7 +29,7 @@ def draw(seed: int, wanted: Queue[int], drawn: Queue[float]) -> None:
 
 
 def main(steps: int, delay: float, start_method: str) -> None:
-    context = multiprocessing.get_context(start_method)
+    context: Any = multiprocessing.get_context(start_method)
     wanted: Queue[int] = context.Queue()
     drawn: Queue[float] = context.Queue()
     worker = context.Process(target=draw, args=(7, wanted, drawn))
