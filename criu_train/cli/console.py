@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import queue
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -26,5 +30,30 @@ def say(text: str, style: str = "") -> None:
 
 def tell_error(error: CriuTrainError) -> None:
     """What happened and what to do, a line each."""
-    errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-    errors.print(Text.assemble(("tip: ", "bold"), error.tip), soft_wrap=True)
+    # Whoever called has gone (rich leaves by SystemExit then): the exit code is still ours to give.
+    with contextlib.suppress(OSError, SystemExit):
+        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        errors.print(Text.assemble(("tip: ", "bold"), error.tip), soft_wrap=True)
+
+
+class Teller:
+    """Prints in a thread of its own: a terminal that is lost or held must not touch a supervised training."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="teller", daemon=True)
+        self._thread.start()
+
+    def tell(self, job: Callable[[], None]) -> None:
+        """Print by calling ``job``, later. Never raises, never waits."""
+        self._jobs.put(job)
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Wait for what is still to be printed, but not for ever."""
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            with contextlib.suppress(Exception, SystemExit):
+                job()

@@ -6,9 +6,11 @@ import signal
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from criu_train.cell.records import Ended
-from criu_train.cli.console import errors, say
+from criu_train.cli.console import Teller, errors
+from criu_train.cli.console import say as say_now
 from criu_train.errors import CriuTrainError
 from criu_train.store.snapshot import Snapshot
 from criu_train.supervisor.cause import describe_end
@@ -17,39 +19,53 @@ from criu_train.units import ago, format_duration, format_size
 
 
 class ConsoleReporter:
-    """One line a thing; a table where several snapshots were tried."""
+    """One line a thing; a table where several snapshots were tried. No method raises or waits."""
+
+    def __init__(self) -> None:
+        self._teller = Teller()
+
+    def close(self) -> None:
+        """Wait a moment for the last lines to be printed."""
+        self._teller.close()
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._teller.tell(lambda: say_now(text, style))
 
     def interrupted(self, cause: str) -> None:
-        say(f"the training was interrupted: {cause}", "yellow")
+        self._say(f"the training was interrupted: {cause}", "yellow")
 
     def attempts(self, attempts: Sequence[Attempt]) -> None:
         if all(attempt.reason is None for attempt in attempts):
             return
         table = Table("snapshot", "outcome", "what to do", title="Snapshots tried", title_justify="left")
         for attempt in attempts:
-            table.add_row(attempt.snapshot, attempt.reason or "[green]restored[/]", attempt.tip or "")
-        errors.print(table)
+            table.add_row(
+                attempt.snapshot,
+                Text(attempt.reason) if attempt.reason else "[green]restored[/]",
+                Text(attempt.tip or ""),
+            )
+        self._teller.tell(lambda: errors.print(table))
 
     def restored(self, snapshot: Snapshot, summary: str, warnings: Sequence[str]) -> None:
-        say(f"restored {snapshot.id}, taken {ago(snapshot.created_at)}; {summary}", "green")
+        self._say(f"restored {snapshot.id}, taken {ago(snapshot.created_at)}; {summary}", "green")
         for warning in warnings:
             self.warning(warning)
 
     def cold_start(self, reason: str) -> None:
-        say(f"cold start: {reason}")
+        self._say(f"cold start: {reason}")
 
     def started(self, supervisor_pid: int, next_dump_s: float | None) -> None:
         every = f"a snapshot every {format_duration(next_dump_s)}" if next_dump_s else "no timer"
-        say(f"watching, {every}; kill -USR1 {supervisor_pid} takes one now")
+        self._say(f"watching, {every}; kill -USR1 {supervisor_pid} takes one now")
 
     def warning(self, what: str, tip: str | None = None) -> None:
-        say(f"warning: {what}" + (f" (tip: {tip})" if tip else ""), "yellow")
+        self._say(f"warning: {what}" + (f" (tip: {tip})" if tip else ""), "yellow")
 
     def dumped(self, snapshot: Snapshot, seconds: float, notes: Sequence[str]) -> None:
         assert snapshot.manifest is not None
         frozen = snapshot.manifest.frozen_time_us
         pause = f", training paused {format_duration(frozen / 1e6)}" if frozen is not None else ""
-        say(
+        self._say(
             f"snapshot {snapshot.id} ({snapshot.manifest.trigger}): {format_size(snapshot.manifest.stored_bytes)}"
             f" in {format_duration(seconds)}{pause}"
         )
@@ -57,14 +73,14 @@ class ConsoleReporter:
             self.warning(note)
 
     def dump_failed(self, error: CriuTrainError) -> None:
-        say(f"dump failed: {error}; the training goes on", "bold yellow")
-        say(f"tip: {error.tip}")
+        self._say(f"dump failed: {error}", "bold yellow")
+        self._say(f"tip: {error.tip}")
 
     def stopping(self, number: signal.Signals, grace: float) -> None:
-        say(f"{number.name}: a last snapshot within {format_duration(grace)}, then the end")
+        self._say(f"{number.name}: a last snapshot within {format_duration(grace)}, then the end")
 
     def ended(self, ended: Ended) -> None:
-        say(f"the training is over: {describe_end(ended)}", "green" if ended.code == 0 else "red")
+        self._say(f"the training is over: {describe_end(ended)}", "green" if ended.code == 0 else "red")
 
     def backoff(self, seconds: float, restart: int, of: int) -> None:
-        say(f"restart {restart} of {of} in {format_duration(seconds)}")
+        self._say(f"restart {restart} of {of} in {format_duration(seconds)}")

@@ -31,5 +31,9 @@ def restore(settings: Settings, /, snapshot: str | None, latest: bool, **chosen:
 
     if latest == (snapshot is not None):
         raise click.UsageError("Name one snapshot, or --latest.")
-    code = restore_snapshot(settings.store, snapshot or "latest", options_of(chosen), ConsoleReporter())
+    reporter = ConsoleReporter()
+    try:
+        code = restore_snapshot(settings.store, snapshot or "latest", options_of(chosen), reporter)
+    finally:
+        reporter.close()
     raise click.exceptions.Exit(code)

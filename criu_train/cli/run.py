@@ -60,7 +60,11 @@ def run(settings: Settings, /, command: tuple[str, ...], **chosen: Any) -> None:
     from criu_train.cli.reporter import ConsoleReporter
     from criu_train.supervisor.entry import run_command
 
-    code = run_command(settings.store, command, options_of(chosen), ConsoleReporter())
+    reporter = ConsoleReporter()
+    try:
+        code = run_command(settings.store, command, options_of(chosen), reporter)
+    finally:
+        reporter.close()
     raise click.exceptions.Exit(code)
 
 

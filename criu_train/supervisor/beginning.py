@@ -100,8 +100,12 @@ class Beginner:
             return None
         snapshot = restored.snapshot
         if start.branch:
-            self._store.resume_run(run.id, run.command, run.cwd)
-            self._store.abandon_after(snapshot.id)
+            try:
+                self._store.resume_run(run.id, run.command, run.cwd)
+                self._store.abandon_after(snapshot.id)
+            except BaseException:
+                await restored.cell.kill()
+                raise
         self._reporter.restored(snapshot, restored.rollback_summary, restored.warnings)
         self._events.append("restored", snapshot=snapshot.id, warnings=list(restored.warnings))
         return self._living(Life(run, restored.cell, restored))

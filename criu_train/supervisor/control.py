@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from criu_train.store.guard import check_ours
+
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -19,6 +21,7 @@ def runtime_directory() -> Path:
     base = Path("/run") if os.access("/run", os.W_OK) else Path(tempfile.gettempdir())
     directory = base / "criu-train"
     directory.mkdir(mode=0o700, exist_ok=True)
+    check_ours(directory)
     return directory
 
 

@@ -41,14 +41,14 @@ def describe_snapshot(
         stats=stats,
         journal=journal,
         journal_offset=cut.journal_offset,
-        external=_external(images, {entry.path for entry in listing.entries if entry.parts is not None}),
+        external=_external(images, {entry.path for entry in listing.entries}),
         notes=tuple(notes),
     )
 
 
-def _external(images: Images, saved: set[str]) -> tuple[ExternalFile, ...]:
-    """The files that a restore needs and the snapshot does not hold."""
-    paths = {file.path for file in images.files() if not file.deleted} - saved
+def _external(images: Images, listed: set[str]) -> tuple[ExternalFile, ...]:
+    """The files that a restore needs as they are; those of the workspace a rollback puts back, or tells."""
+    paths = {file.path for file in images.files() if not file.deleted} - listed
     found = []
     for path in sorted(paths):
         with contextlib.suppress(OSError):

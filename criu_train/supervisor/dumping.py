@@ -79,10 +79,17 @@ class Dumper:
         attempt = _Attempt(self, trigger, leave_running=leave_running)
         try:
             return await attempt.run(limit_s)
-        except (OSError, ConnectionError) as error:
+        except CriuTrainError:
+            raise
+        except OSError as error:
             raise DumpFailedError(
                 f"the snapshot could not be written: {error.strerror or error}",
-                tip="see that the store's disk has room and works; the training goes on",
+                tip="see that the store's disk has room and works",
+            ) from error
+        except Exception as error:  # no mistake of ours may reach the training
+            raise DumpFailedError(
+                f"something unexpected went wrong in the dump: {error!r}",
+                tip="please report it with the store's events.jsonl, which has the details",
             ) from error
 
 
@@ -110,11 +117,13 @@ class _Attempt:
             limit = limit_s or d._options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
             ended = await self._run_criu(draft, limit)
             if self._dumped is not None:
-                return self._dumped  # finished at the cut, whatever CRIU did with the tree afterwards
+                return self._dumped
             if ended.code != 0 or self._cut is None:
                 raise self._failure(draft, ended)
             return await self._finish(draft, ended)
         except BaseException as error:
+            if self._dumped is not None:
+                return self._dumped  # complete since the cut, whatever became of CRIU and the tree afterwards
             if not self._criu_was_killed and await self._just_ended():
                 draft.remove()
                 raise TrainingEndedError(
@@ -141,6 +150,7 @@ class _Attempt:
     async def _run_criu(self, draft: Draft, limit_s: float) -> CriuExit:
         d = self._d
         hook = d._store.layout.root / ".hook"
+        self._pids = d._cell.tree()
         argv = dump_command(
             d._criu,
             root_pid=d._store.pid_base,
@@ -156,7 +166,8 @@ class _Attempt:
                 # A dump that ends the tree leaves its network lock for the restore to lift, which may never come.
                 self._criu_was_killed = ended.killed
                 if ended.killed or not self._leave_running:
-                    await asyncio.to_thread(cure, self._pids, log=_read(draft.dump_log))
+                    everyone = [*d._cell.tree(), *d._cell.strays()]
+                    await asyncio.to_thread(cure, everyone, log=_read(draft.dump_log))
                 return ended
         except TimeoutError as error:
             raise DumpFailedError(
@@ -222,7 +233,7 @@ class _Attempt:
         if self._cut_error is not None and not ended.timed_out:
             return DumpFailedError(
                 f"the workspace could not be saved: {self._cut_error}",
-                tip="see that the store's disk has room and works; the training goes on",
+                tip="see that the store's disk has room and works",
             )
         if ended.timed_out:
             return DumpFailedError(

@@ -100,7 +100,13 @@ def _fit_machine(options: RunOptions) -> Criu:
 def _supervise(
     store: Store, lock: StoreLock, criu: Criu, start: Start, *, options: RunOptions, reporter: Reporter
 ) -> int:
-    recover_unfinished(store.layout.rollback)
+    try:
+        recover_unfinished(store.layout.rollback)
+    except OSError as error:
+        raise StoreError(
+            f"an interrupted rollback could not be undone: {error}",
+            tip=f"see to the cause and run again; what was taken away is under {store.layout.rollback}",
+        ) from error
     store.sweep()
     supervisor = Supervisor(
         store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime_directory()
@@ -118,7 +124,7 @@ def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:
     cause = describe_interruption(state, ended)
     EventLog(store.layout.events).append("interrupted", run=run.id, cause=cause)
     reporter.interrupted(cause)
-    return ended if state is not None and state.state in ALIVE else None
+    return ended if state is None or state.state in ALIVE else None
 
 
 def _finish_alone(store: Store, ended: Ended, reporter: Reporter) -> int:

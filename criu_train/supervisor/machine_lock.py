@@ -9,23 +9,35 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+# A thread that waits in flock(2) can't be called back, so we ask again: at first soon, then ten times a second.
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.005, 0.1
 
 
 @asynccontextmanager
 async def machine_lock(directory: Path, limit_s: float) -> AsyncIterator[None]:
     """Hold the machine's CRIU lock. Raises TimeoutError when another job keeps it longer than ``limit_s``."""
     fd = os.open(directory / "criu.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    waiting = asyncio.get_running_loop().run_in_executor(None, fcntl.flock, fd, fcntl.LOCK_EX)
     try:
-        await asyncio.wait_for(asyncio.shield(waiting), limit_s)
-    except BaseException:
-        # The thread still waits in flock(2); whenever it gets the lock, closing gives it back.
-        waiting.add_done_callback(lambda _: os.close(fd))
-        raise
-    try:
+        await _take(fd, time.monotonic() + limit_s)
         yield
     finally:
         os.close(fd)
+
+
+async def _take(fd: int, deadline: float) -> None:
+    pause = _FIRST_PAUSE_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE_S)
+        else:
+            return

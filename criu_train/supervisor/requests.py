@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from criu_train.errors import CriuTrainError
 from criu_train.store.snapshot import Snapshot
@@ -15,7 +17,9 @@ DumpResult = Snapshot | CriuTrainError
 
 
 @dataclass
-class _WantedDump:
+class WantedDump:
+    """A dump that was asked for; ``done`` tells whoever asked."""
+
     trigger: str
     done: asyncio.Future[DumpResult]
 
@@ -25,18 +29,20 @@ class Requests:
 
     def __init__(self) -> None:
         self._news = asyncio.Event()
-        self._wanted: _WantedDump | None = None
+        self._wanted: WantedDump | None = None
         self.stop_signal: signal.Signals | None = None
+        self.stop_wanted = asyncio.Event()
+        self._stop_asked_at = 0.0
         self.kill_now = asyncio.Event()
 
     def dump(self, trigger: str) -> asyncio.Future[DumpResult]:
         """Ask for a dump that starts after now. The first trigger of those folded together names it."""
         if self._wanted is None:
-            self._wanted = _WantedDump(trigger, asyncio.get_running_loop().create_future())
+            self._wanted = WantedDump(trigger, asyncio.get_running_loop().create_future())
         self._news.set()
         return self._wanted.done
 
-    def take_dump(self) -> _WantedDump | None:
+    def take_dump(self) -> WantedDump | None:
         """The dump that is wanted, which is not wanted any more."""
         wanted, self._wanted = self._wanted, None
         return wanted
@@ -47,7 +53,32 @@ class Requests:
             self.kill_now.set()
         elif self.stop_signal is None:
             self.stop_signal = number
+            self._stop_asked_at = time.monotonic()
+            self.stop_wanted.set()
         self._news.set()
+
+    def grace_left(self, grace_s: float) -> float:
+        """Seconds until the grace that began with the signal is over, never below 0; all of it before a signal."""
+        if self.stop_signal is None:
+            return grace_s
+        return max(0.0, self._stop_asked_at + grace_s - time.monotonic())
+
+    async def patiently(self, work: asyncio.Future[Any], grace_s: float) -> bool:
+        """Wait for it; once asked to stop, only as long as the grace lasts. False when patience ended first."""
+        stop = asyncio.ensure_future(self.stop_wanted.wait())
+        kill = asyncio.ensure_future(self.kill_now.wait())
+        try:
+            everything: set[asyncio.Future[Any]] = {work, stop, kill}
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and not kill.done():
+                rest: set[asyncio.Future[Any]] = {work, kill}
+                await asyncio.wait(rest, timeout=self.grace_left(grace_s), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody asks any more
+            return work.done()
+        finally:
+            stop.cancel()
+            kill.cancel()
 
     def refuse_dumps(self, reason: CriuTrainError) -> None:
         """Answer whoever still waits: there will be no dump."""

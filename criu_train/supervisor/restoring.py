@@ -53,6 +53,10 @@ class Restored:
     warnings: tuple[str, ...]
 
 
+class UndoFailedError(CriuTrainError):
+    """The files are neither as they were nor as at a cut: nothing may run on them."""
+
+
 CellFactory = Callable[[], Awaitable[Cell]]
 
 
@@ -72,6 +76,8 @@ class Restorer:
         for snapshot in snapshots:
             try:
                 restored = await self._restore(snapshot)
+            except UndoFailedError:
+                raise
             except CriuTrainError as error:
                 self.attempts.append(Attempt(snapshot.id, str(error), error.tip))
             except OSError as error:
@@ -102,7 +108,7 @@ class Restorer:
                     with contextlib.suppress(OSError):
                         again = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
                         await asyncio.to_thread(again.commit)
-                await asyncio.to_thread(rollback.undo)
+                await asyncio.to_thread(_undo, rollback)
                 if isinstance(error, ConnectionError):
                     raise RestoreFailedError(
                         "the cell was lost while CRIU restored into it", tip="look into the kernel's log (dmesg)"
@@ -135,6 +141,16 @@ class Restorer:
             explanation = explain(log.read_text(errors="replace") if log.exists() else "", ended.code)
             raise RestoreFailedError(explanation.what, tip=explanation.tip)
         log.unlink(missing_ok=True)
+
+
+def _undo(rollback: Rollback) -> None:
+    try:
+        rollback.undo()
+    except OSError as error:
+        raise UndoFailedError(
+            f"a restore failed and its rollback can't be undone: {error}",
+            tip="see to the cause (a full disk?) and run again: the rest is undone first",
+        ) from error
 
 
 def _verified(snapshot: Snapshot) -> Manifest:

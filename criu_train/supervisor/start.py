@@ -60,13 +60,17 @@ def start_of_command(
 
 
 def start_of_snapshot(store: Store, snapshot: Snapshot) -> Start:
-    """For ``restore``: the named snapshot and nothing else. Raises StoreError when it can't be restored."""
+    """For ``restore``: the named snapshot and nothing else; its run becomes the current one once it is restored.
+
+    Raises StoreError when it can't be restored."""
     if snapshot.manifest is None:
         raise StoreError(
             f"snapshot {snapshot.id} is {snapshot.status}: {snapshot.reason}",
             tip="`criu-train snapshot list` shows the others",
         )
-    run = store.resume_run(snapshot.manifest.run, snapshot.manifest.command, snapshot.manifest.cwd)
+    told = snapshot.manifest
+    current = store.run
+    run = current if current and current.id == told.run else Run(told.run, told.command, told.cwd, told.created_at)
     return Start(run.command, run.cwd, run, (snapshot,), "asked for", branch=True)
 
 

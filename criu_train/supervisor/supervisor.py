@@ -12,6 +12,7 @@ from typing import Any
 from criu_train.cell import processes
 from criu_train.cell.records import Ended
 from criu_train.criu.find import Criu
+from criu_train.criu.schema import image_schema
 from criu_train.errors import CriuTrainError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
@@ -22,6 +23,7 @@ from criu_train.supervisor.control import ControlServer
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import OutputFollower
+from criu_train.supervisor.progress import Progress
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
 from criu_train.supervisor.restoring import Restored
@@ -47,6 +49,8 @@ class Supervisor:
         self._runtime = runtime
         self._events = EventLog(store.layout.events)
         self._requests = Requests()
+        self._progress = Progress()
+        image_schema(criu.pycriu)  # a missing or broken one is told before anything runs
         pid = os.getpid()
         self._state = StateFile(
             store.layout.supervisor,
@@ -81,7 +85,12 @@ class Supervisor:
             exit_code = error.exit_code
             raise
         finally:
-            self._state.change(state="finished", exit_code=exit_code, next_dump_at=None, init_pid=None, root_pid=None)
+            # If a mistake of ours has ended the watch, the training lives on under init: others must find it.
+            if self._state.state.cell_alive():
+                self._state.change(state="lost", next_dump_at=None)
+            else:
+                gone = {"init_pid": None, "root_pid": None, "next_dump_at": None}
+                self._state.change(state="finished", exit_code=exit_code, **gone)
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("ask") != "dump":
@@ -96,11 +105,13 @@ class Supervisor:
     async def _restart_until_done(self, start: Start) -> int:
         deaths = 0
         while True:
-            life = await self._beginner.begin(start)
+            life = await self._begin(start)
+            if life is None:
+                return self._stopped("interrupted while beginning")
             outcome = await self._watch(life)
             if (exit_code := self._final_exit_code(outcome)) is not None:
                 return exit_code
-            deaths = 1 if outcome.new_snapshots else deaths + 1
+            deaths = 1 if self._progress.made(life, outcome) else deaths + 1
             snapshots = restorable(self._store, life.run)
             # One older each time; when there is none older any more, the oldest again.
             candidates = snapshots[deaths - 1 :] or snapshots[-1:]
@@ -108,7 +119,7 @@ class Supervisor:
                 return self._give_up(outcome.ended, has_snapshots=bool(candidates))
             await self._back_off(deaths, outcome.ended)
             if self._requests.stop_signal is not None:
-                return 128 + self._requests.stop_signal
+                return self._stopped("between two restarts")
             start = Start(start.command, start.cwd, life.run, candidates, "the training died")
 
     def _final_exit_code(self, outcome: Outcome) -> int | None:
@@ -120,9 +131,22 @@ class Supervisor:
             self._events.append("finished", exit_code=ended.exit_code)
             self._reporter.ended(ended)
             return 0
+        return self._stopped(outcome.how)
+
+    def _stopped(self, how: str) -> int:
         assert self._requests.stop_signal is not None
-        self._events.append("stopped", how=outcome.how, signal=self._requests.stop_signal.name)
+        self._events.append("stopped", how=how, signal=self._requests.stop_signal.name)
         return 128 + self._requests.stop_signal
+
+    async def _begin(self, start: Start) -> Life | None:
+        """None when asked to stop and the restore does not come to its end within the grace."""
+        beginning = asyncio.ensure_future(self._beginner.begin(start))
+        if await self._requests.patiently(beginning, self._options.grace):
+            return beginning.result()
+        beginning.cancel()
+        await asyncio.wait({beginning})
+        # It may have come to its end just then; the watch sees the wish to stop.
+        return None if beginning.cancelled() else beginning.result()
 
     def _give_up(self, ended: Ended, *, has_snapshots: bool) -> int:
         self._events.append("gave_up", reason=describe_end(ended), exit_code=ended.exit_code)
@@ -150,24 +174,41 @@ class Supervisor:
     # --- watch --------------------------------------------------------------------------------------------------
 
     async def _watch(self, life: Life) -> Outcome:
-        cell, restored, layout = life.cell, life.restored, self._store.layout
+        cell, output = life.cell, self._store.layout.output_log
+        try:
+            watcher = self._watcher(life)
+            follower = self._follow_output(_shown_so_far(output, life.restored))
+        except BaseException:
+            await cell.kill()  # nobody would watch over it; the run goes on from the same snapshot
+            raise
+        self._reporter.started(os.getpid(), self._options.every)
+        try:
+            outcome = await watcher.watch()
+            await cell.close()
+            return outcome
+        finally:
+            if follower is not None:
+                await asyncio.to_thread(follower.stop)
+
+    def _watcher(self, life: Life) -> Watcher:
+        restored = life.restored
         tracker = Tracker(
             self._beginner.policy(life.run),
             restored.listing if restored else None,
-            cell.journal,
+            life.cell.journal,
             blobs=restored.snapshot.files if restored else None,
         )
         dumper = Dumper(
             store=self._store,
             run=life.run,
             criu=self._criu,
-            cell=cell,
+            cell=life.cell,
             tracker=tracker,
             options=self._options,
             runtime=self._runtime,
         )
-        watcher = Watcher(
-            cell=cell,
+        return Watcher(
+            cell=life.cell,
             dumper=dumper,
             requests=self._requests,
             store=self._store,
@@ -176,17 +217,16 @@ class Supervisor:
             reporter=self._reporter,
             options=self._options,
         )
-        self._reporter.started(os.getpid(), self._options.every)
-        follower = OutputFollower(layout.output_log, _shown_so_far(layout.output_log, restored))
+
+    def _follow_output(self, start: int) -> OutputFollower | None:
         try:
-            outcome = await watcher.watch()
-            await cell.close()
-        except BaseException:
-            await cell.kill()
-            raise
-        finally:
-            await asyncio.to_thread(follower.stop)
-        return outcome
+            return OutputFollower(self._store.layout.output_log, start)
+        except OSError as error:
+            self._reporter.warning(
+                f"the training's output can't be shown live: {error.strerror}",
+                f"it is all in {self._store.layout.output_log}; too many inotify watches on this machine?",
+            )
+            return None
 
 
 def _shown_so_far(output: Path, restored: Restored | None) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from criu_train.store.store import Store
 from criu_train.supervisor.dumping import Dumped, Dumper, TrainingEndedError
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
-from criu_train.supervisor.requests import Requests
+from criu_train.supervisor.requests import Requests, WantedDump
 from criu_train.supervisor.state import StateFile
 
 
@@ -30,7 +31,8 @@ class Outcome:
 
     how: Literal["ended", "preempted", "terminated", "killed"]
     ended: Ended
-    new_snapshots: int
+    lived_s: float
+    snapshots: tuple[tuple[str, float], ...]  # ids, and how long this life had lasted at each
 
 
 class Watcher:
@@ -56,7 +58,8 @@ class Watcher:
         self._events = events
         self._reporter = reporter
         self._options = options
-        self._new_snapshots = 0
+        self._began = time.monotonic()
+        self._snapshots: list[tuple[str, float]] = []
         self._due: float | None = None
 
     async def watch(self) -> Outcome:
@@ -66,15 +69,26 @@ class Watcher:
             if self._requests.stop_signal is not None:
                 return await self._stop()
             if (wanted := self._requests.take_dump()) is not None:
-                wanted.done.set_result(await self._dump(wanted.trigger))
-                self._schedule()
+                if not await self._serve(wanted):
+                    return await self._kill()
                 continue
             await self._wait_for_something()
         return self._outcome("ended")
 
+    async def _serve(self, wanted: WantedDump) -> bool:
+        """One dump; False when asked to stop and the dump does not come to its end within the grace."""
+        dump = asyncio.ensure_future(self._dump(wanted.trigger))
+        if not await self._requests.patiently(dump, self._options.grace):
+            wanted.done.set_result(DumpFailedError("the training was stopped", tip="run the same command to go on"))
+            return False
+        wanted.done.set_result(dump.result())
+        self._schedule()
+        return True
+
     def _outcome(self, how: Literal["ended", "preempted", "terminated", "killed"]) -> Outcome:
         self._requests.refuse_dumps(DumpFailedError("the training has ended", tip="there is nothing left to dump"))
-        return Outcome(how, self._cell.ended.result(), self._new_snapshots)
+        lived = time.monotonic() - self._began
+        return Outcome(how, self._cell.ended.result(), lived, tuple(self._snapshots))
 
     def _schedule(self) -> None:
         """The next timer dump is one interval after the end of the last dump, whatever its trigger."""
@@ -110,8 +124,8 @@ class Watcher:
         return dumped.snapshot
 
     def _dump_succeeded(self, dumped: Dumped, seconds: float) -> None:
-        self._new_snapshots += 1
         snapshot = dumped.snapshot
+        self._snapshots.append((snapshot.id, time.monotonic() - self._began))
         assert snapshot.manifest is not None
         self._state.change(last_snapshot=snapshot.id)
         self._events.append(
@@ -127,58 +141,53 @@ class Watcher:
 
     def _dump_failed(self, trigger: str, error: CriuTrainError) -> None:
         self._state.change(dumps_failed=self._state.state.dumps_failed + 1)
-        self._events.append("dump_failed", trigger=trigger, reason=str(error), tip=error.tip)
+        details = "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else None
+        self._events.append("dump_failed", trigger=trigger, reason=str(error), tip=error.tip, details=details)
         self._reporter.dump_failed(error)
 
     # --- stopping ----------------------------------------------------------------------------------------------
 
     async def _stop(self) -> Outcome:
         """The last dump ends the training exactly at the cut; if it fails, the training is told to end itself."""
-        number = self._requests.stop_signal
+        number, grace = self._requests.stop_signal, self._options.grace
         assert number is not None
-        deadline = time.monotonic() + self._options.grace
         self._state.change(state="stopping", next_dump_at=None)
         self._events.append("stopping", signal=number.name)
-        self._reporter.stopping(number, self._options.grace)
-        last_dump = asyncio.ensure_future(
-            self._dumper.dump("preempt", leave_running=False, limit_s=max(1.0, self._options.grace - 2.0))
-        )
-        killed = asyncio.ensure_future(self._requests.kill_now.wait())
-        both: set[asyncio.Future[Any]] = {last_dump, killed}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not last_dump.done():
-            return await self._kill(last_dump)
-        killed.cancel()
+        left = self._requests.grace_left(grace)
+        self._reporter.stopping(number, left)
+        began = time.monotonic()
+        # Some of the grace is kept for a training that has to end itself after all.
+        dump = self._dumper.dump("preempt", leave_running=False, limit_s=max(1.0, 0.8 * left))
+        last_dump = asyncio.ensure_future(dump)
+        if not await self._requests.patiently(last_dump, self._options.grace):
+            return await self._kill()
         try:
             dumped = last_dump.result()
+        except TrainingEndedError:
+            return self._outcome("ended")
         except CriuTrainError as error:
             self._dump_failed("preempt", error)
-            return await self._terminate(deadline)
-        self._dump_succeeded(dumped, self._options.grace - (deadline - time.monotonic()))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._cell.ended), max(1.0, deadline - time.monotonic()))
-        if not self._cell.ended.done():
-            await self._cell.kill()
+            return await self._terminate()
+        self._dump_succeeded(dumped, time.monotonic() - began)
+        await self._wait_for_the_end(max(1.0, self._requests.grace_left(grace)))
         return self._outcome("preempted")
 
-    async def _terminate(self, deadline: float) -> Outcome:
+    async def _terminate(self) -> Outcome:
         if (root := self._cell.root_pid) and not self._cell.ended.done():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(root, signal.SIGTERM)
-        killed = asyncio.ensure_future(self._requests.kill_now.wait())
-        both: set[asyncio.Future[Any]] = {self._cell.ended, killed}
-        await asyncio.wait(
-            both,
-            timeout=max(0.0, deadline - time.monotonic()),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        killed.cancel()
-        if not self._cell.ended.done():
-            await self._cell.kill()
+        await self._wait_for_the_end(self._requests.grace_left(self._options.grace))
         return self._outcome("terminated")
 
-    async def _kill(self, last_dump: asyncio.Future[Dumped]) -> Outcome:
+    async def _wait_for_the_end(self, seconds: float) -> None:
+        """Until the training is gone: by itself within so many seconds, else killed."""
+        kill = asyncio.ensure_future(self._requests.kill_now.wait())
+        waits: set[asyncio.Future[Any]] = {self._cell.ended, kill}
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        kill.cancel()
+        if not self._cell.ended.done():
+            await self._cell.kill()
+
+    async def _kill(self) -> Outcome:
         await self._cell.kill()
-        with contextlib.suppress(CriuTrainError):
-            await last_dump
         return self._outcome("killed")
