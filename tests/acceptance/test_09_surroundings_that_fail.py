@@ -87,12 +87,12 @@ def test_a_restore_by_id_that_fails_leaves_the_current_run_as_it_is(start_job: S
     job.wait_for_step(10)
     old = job.dump()
     assert job.wait() == 0
-    for image in (job.store / "snapshots" / old / "images").glob("pages-*.img"):
-        image.write_bytes(b"")
     job.start("--fresh")
     job.wait_for_state("running")
     new = job.dump()
     job.kill_everything()
+    for image in (job.store / "snapshots" / old / "images").glob("pages-*.img"):
+        image.write_bytes(b"")
     assert job.tell("restore", old).code == 125
     job.start()
     assert job.wait_for_restore()["restored_from"] == new
