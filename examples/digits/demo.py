@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -45,21 +46,33 @@ def train_undisturbed(directory: Path) -> None:
 
 
 def start(directory: Path) -> subprocess.Popen[bytes]:
-    command = [*CRIU_TRAIN, "run", "--every", EVERY, "--", *COMMAND]
+    command = [*CRIU_TRAIN, "run", "--every", EVERY, "--keep", "3", "--", *COMMAND]
     return subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL)
 
 
-def wait_for_snapshots(supervisor: subprocess.Popen[bytes], directory: Path, count: int) -> None:
-    """Wait for so many complete snapshots, and then a little, so that there is something to lose."""
+def wait_until_there_is_much_to_lose(supervisor: subprocess.Popen[bytes], directory: Path) -> None:
+    """A good part of the training is done, a snapshot of it is taken, and some more batches came after that."""
+    metrics = directory / "metrics.jsonl"
+    wait_for(supervisor, lambda: lines(metrics) >= 150, "150 batches")
+    newest = snapshots(directory)[-1:]
+    wait_for(supervisor, lambda: snapshots(directory)[-1:] != newest, "a snapshot")
+    done = lines(metrics)
+    wait_for(supervisor, lambda: lines(metrics) >= done + 40, "40 more batches")
+
+
+def snapshots(directory: Path) -> list[Path]:
+    return sorted(directory.glob(".criu-train/snapshots/*/COMPLETE"))
+
+
+def wait_for(supervisor: subprocess.Popen[bytes], condition: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + LIMIT_S
-    while len(list(directory.glob(".criu-train/snapshots/*/COMPLETE"))) < count:
+    while not condition():
         if supervisor.poll() is not None:
-            sys.exit(f"the training ended (exit code {supervisor.returncode}) before it could be killed")
+            sys.exit(f"the training ended (exit code {supervisor.returncode}) before {what}")
         if time.monotonic() > end:
-            supervisor.kill()
-            sys.exit(f"no {count} snapshots within {LIMIT_S:g} s")
-        time.sleep(0.05)
-    time.sleep(1.0)
+            kill_everything(supervisor)
+            sys.exit(f"waited {LIMIT_S:g} s in vain for {what}")
+        time.sleep(0.02)
 
 
 def kill_everything(supervisor: subprocess.Popen[bytes]) -> int:
@@ -99,9 +112,9 @@ def main() -> int:
     narrate("1. The reference", f"python {TRAIN.name}, left alone:")
     train_undisturbed(reference)
 
-    narrate("2. The same under criu-train", f"criu-train run --every {EVERY} -- python {TRAIN.name}")
+    narrate("2. The same under criu-train", f"criu-train run --every {EVERY} --keep 3 -- python {TRAIN.name}")
     supervisor = start(interrupted)
-    wait_for_snapshots(supervisor, interrupted, 2)
+    wait_until_there_is_much_to_lose(supervisor, interrupted)
 
     done = lines(interrupted / "metrics.jsonl")
     killed = kill_everything(supervisor)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Reference, StartJob
-from harness import Job, until, workload
+from harness import Job, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
 

@@ -103,6 +103,22 @@ def test_a_multiprocessing_job_lives_through_five_reboots(
     live_through_generations(job, temporary, undisturbed, stride=30)
 
 
+def test_locks_that_workers_share_work_on_after_a_crash_that_left_shared_memory_behind(
+    temporary: Path, start_job: StartJob, undisturbed: Reference
+) -> None:
+    command = workload("pool.py", "--start-method", "spawn", "--steps", 170, "--renew", 15)
+    job = start_job(command, "--every", "1h", env={"TMPDIR": str(temporary)})
+    for _ in range(3):
+        job.wait_for_progress(12)
+        job.dump()
+        job.wait_for_progress(8)
+        job.kill_everything()
+        job.start()
+        job.wait_for_restore()
+    assert job.wait(120) == 0
+    assert job.contents() == undisturbed(command).contents
+
+
 @pytest.mark.torch
 def test_a_pytorch_job_with_data_loader_workers_lives_through_five_reboots(
     temporary: Path, start_job: StartJob, undisturbed: Reference
