@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 from criu_train.cell import fanotify
 from criu_train.cell.fanotify import Mount
@@ -41,12 +42,16 @@ _FILES = fanotify.CLOSE_WRITE | fanotify.ATTRIB
 # Directories below the roots of which also each write is told, so that a write by others into a file that stays open
 # is known to be theirs.
 _ADOPTED_MAX = 20_000
+_ADOPT_S = 2.0
 _SKIPPED = frozenset((".git", "node_modules", "__pycache__"))
 _CACHE_MAX = 50_000
 
 
 class Directories:
-    """Marks what is to be watched; turns handles into paths."""
+    """Marks what is to be watched; turns handles into paths.
+
+    ``missed``: there are too many directories on a filesystem that can only be watched one by one.
+    """
 
     def __init__(self, group: int, roots: list[str], exclude: tuple[str, ...]) -> None:
         self._group = group
@@ -57,6 +62,7 @@ class Directories:
         self._cache: dict[bytes, str] = {}
         self._fixed: dict[bytes, str] = {}  # directories whose handles can't be opened: known since they were adopted
         self._adopted = 0
+        self.missed = False
         self._rename = _RENAME
 
     def arm(self) -> list[str]:
@@ -110,7 +116,11 @@ class Directories:
     def adopt(self, top: str) -> None:
         """Tell each write in this directory and all below it."""
         pending = [top]
-        while pending and self._adopted < _ADOPTED_MAX:
+        until = time.monotonic() + _ADOPT_S
+        while pending:
+            if self._adopted >= _ADOPTED_MAX or time.monotonic() > until:
+                self.missed = self.missed or any(self._unmarked.values())
+                return
             directory = pending.pop()
             if directory in self._exclude:
                 continue

@@ -17,6 +17,7 @@ told from the file's change time. Standard library only: this runs as PID 1.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -93,6 +94,7 @@ class Watch:
             boot = file.read().strip()
         start = {"at": time.time_ns(), "boot": boot, "watched": self.available, "reason": self.reason, "blind": blind}
         self._write([json.dumps({"what": ["start"], **start})])
+        self._tell_missed()
 
     def fileno(self) -> int:
         """Readable when there are events to ``handle()``; -1 when not available."""
@@ -120,8 +122,10 @@ class Watch:
 
     def heartbeat(self) -> None:
         """The cell is alive now."""
+        # A disk that is full or has become read-only must not end init.
         if self._journal >= 0:
-            os.utime(self._journal)
+            with contextlib.suppress(OSError):
+                os.utime(self._journal)
 
     def ignore(self, pid: int) -> None:
         """What this process of the cell does is neither the tree's nor anybody's: CRIU. Until ``heed``."""
@@ -188,6 +192,11 @@ class Watch:
         if common & _DIR and event.mask & _DIRECTORY_MOVED:
             self._directories.forget(renamed[0], renamed[1])
 
+    def _tell_missed(self) -> None:
+        if self.available and self._directories.missed:
+            self._directories.missed = False
+            self._write([_OVERFLOW])
+
     def _concerns(self, who: str, path: str, bits: int) -> bool:
         """Whether anybody will ever ask for this."""
         if path.startswith(self._outside):
@@ -195,6 +204,7 @@ class Watch:
         inside = path.startswith(self._inside)
         if inside and bits & _DIR and bits & _MAKE:
             self._directories.adopt(path)
+            self._tell_missed()
         parent = path[: path.rfind("/")] or "/"
         if who == "other":
             return inside or parent in self._our_dirs

@@ -29,14 +29,14 @@ class Newer:
     def _search(self) -> None:
         for path in sorted(path for path, bits in self._evidence.flags.items() if bits & OURS):
             self._consider(path)
-        exclude = frozenset(self._listing.exclude)
+        exclude, since = frozenset(self._listing.exclude), self._listing.cut_ns - SETTLED_NS
         for root in self._listing.roots:
-            for found in walk(root, exclude):
+            for found in walk(root, exclude, changed_since_ns=since):
                 self._consider(found.path)
         made = {entry.path for entry in self._listing.entries if entry.made}
         for top in made:
             if os.path.dirname(top) not in made:  # noqa: PTH120
-                for found in walk(top, exclude, skip_installed=False):
+                for found in walk(top, exclude, skip_installed=False, changed_since_ns=since):
                     self._consider(found.path)
 
     def _consider(self, path: str) -> None:
