@@ -47,7 +47,7 @@ class Catalog:
         self._reader = JournalReader(journal)
         self._evidence = Evidence()
         self._touched: set[str] = set()
-        self._mapped: set[str] = set()
+        self._any_mapped = False
         self._fresh: list[Node] = []
         self._ours = set(policy.include)
         self._made: set[str] = set()
@@ -68,6 +68,7 @@ class Catalog:
             if path in old:
                 node.parts = old[path].parts
         self._see_volatile(opened)
+        self._join_links(self.nodes.values())
         self._hold(opened)
 
     def update(self, opened: Opened, doubtful: Iterable[str]) -> list[Node]:
@@ -99,8 +100,9 @@ class Catalog:
             self._see_all_below()
             self._see_bystanders()
         self._see_volatile(opened)
-        self._hold(opened)
         looked_at = [*again, *(node.path for node in self._fresh), *doubtful]
+        looked_at += self._join_links([self.nodes[path] for path in looked_at if path in self.nodes])
+        self._hold(opened)
         return [node for path in dict.fromkeys(looked_at) if (node := self.nodes.get(path)) and _is_file(node)]
 
     def settle(self) -> None:
@@ -199,11 +201,23 @@ class Catalog:
         for path in opened.sockets:
             self._see_above(path)
 
+    def _join_links(self, nodes: Iterable[Node]) -> list[str]:
+        """What the tree does to a file by one name it does to it by all; returns names to be looked at for that."""
+        inodes = {n.info.st_ino for n in nodes if n.info.st_nlink > 1 and n.role == "workspace" and _is_file(n)}
+        joined = []
+        for node in list(self.nodes.values()) if inodes else ():
+            if node.info.st_ino in inodes and node.role != "workspace":
+                self._look_again(node)
+                self._see(node.path, "workspace")
+                joined.append(node.path)
+        return joined
+
     def _hold(self, opened: Opened) -> None:
-        for path in self._mapped | opened.mapped:
-            if path in self.nodes:
-                self.nodes[path].mapped = path in opened.mapped
-        self._mapped = opened.mapped
+        if opened.mapped or opened.mapped_inodes or self._any_mapped:
+            # By number too: the name by which it was mapped may be gone. One that is taken for another costs time only.
+            for path, node in self.nodes.items():
+                node.mapped = path in opened.mapped or (node.info.st_ino in opened.mapped_inodes and _is_file(node))
+        self._any_mapped = bool(opened.mapped or opened.mapped_inodes)
         parents = {os.path.dirname(path) for path in opened.sockets}  # noqa: PTH120
         for path in opened.written | opened.mapped | opened.read | opened.directories | parents:
             if path in self.nodes:

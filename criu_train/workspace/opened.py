@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 _DELETED = " (deleted)"
-_SHARED_WRITABLE = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ .w.s [0-9a-f]+ [0-9a-f:]+ [1-9]\d* +(/.*)$", re.MULTILINE)
+_SHARED_WRITABLE = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ .w.s [0-9a-f]+ [0-9a-f:]+ ([1-9]\d*) +(/.*)$", re.MULTILINE)
 _ANY_FILE = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ [0-9a-f:]+ [1-9]\d* +(/.*)$", re.MULTILINE)
 _OWNER_WRITE = 0o200  # in the mode of a link in /proc/PID/fd: opened for writing
 _NOT_PATHS = ("/memfd:", "/dev/", "/proc/", "/SYSV", "/sys/")
@@ -20,11 +20,13 @@ _NOT_PATHS = ("/memfd:", "/dev/", "/proc/", "/SYSV", "/sys/")
 
 @dataclass
 class Opened:
-    """Paths that still exist under their name. ``mapped`` are shared and writable."""
+    """Paths that still exist under their name. ``mapped`` are shared and writable; ``mapped_inodes`` too, whatever
+    their name is by now."""
 
     written: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
     mapped: set[str] = field(default_factory=set)
+    mapped_inodes: set[int] = field(default_factory=set)
     directories: set[str] = field(default_factory=set)
     sockets: set[str] = field(default_factory=set)
 
@@ -41,9 +43,11 @@ def look(pids: Sequence[int], *, thoroughly: bool) -> Opened:
             _descriptors(pid, opened, inodes)
             with open(f"/proc/{pid}/maps", "rb") as file:  # noqa: PTH123
                 maps = file.read()
-            opened.mapped.update(_named(_SHARED_WRITABLE, maps))
+            shared = set(_SHARED_WRITABLE.findall(maps))
+            opened.mapped.update(_named(name for _, name in shared))
+            opened.mapped_inodes.update(int(inode) for inode, _ in shared)
             if thoroughly:
-                opened.read.update(_named(_ANY_FILE, maps))
+                opened.read.update(_named(set(_ANY_FILE.findall(maps))))
             for link in ("cwd", "root"):
                 opened.directories.add(os.readlink(f"/proc/{pid}/{link}"))  # noqa: PTH115
     if thoroughly and inodes and pids:
@@ -65,9 +69,9 @@ def _descriptors(pid: int, opened: Opened, inodes: set[str]) -> None:
                 (opened.written if written else opened.read).add(target)
 
 
-def _named(pattern: re.Pattern[bytes], maps: bytes) -> set[str]:
-    names = (os.fsdecode(name.replace(rb"\012", b"\n")) for name in set(pattern.findall(maps)))
-    return {name for name in names if _is_path(name)}
+def _named(names: Iterable[bytes]) -> set[str]:
+    decoded = (os.fsdecode(name.replace(rb"\012", b"\n")) for name in names)
+    return {name for name in decoded if _is_path(name)}
 
 
 def _is_path(name: str) -> bool:

@@ -35,12 +35,10 @@ class Plan:
         for entry in ordered:
             if entry.kind == "dir":
                 self._settle_directory(entry)
-        self._settle_files([entry for entry in ordered if entry.kind == "file"])
+        self._settle_files([*(entry for entry in ordered if entry.kind == "file"), *listing.remaps])
         for entry in ordered:
             if entry.kind in ("symlink", "fifo"):
                 self._settle_special(entry)
-        for entry in listing.remaps:
-            self._settle_file(entry)
 
     def _settle_directory(self, entry: Entry) -> None:
         info = self._now(entry.path)

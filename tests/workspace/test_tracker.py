@@ -109,6 +109,19 @@ def test_a_map_written_and_unmapped_between_precopy_and_cut_is_as_of_the_cut(sho
     assert bytes_of(taken, entry_of(taken, shop, "map")).startswith(b"second")
 
 
+def test_a_file_is_as_of_the_cut_by_all_its_names_whichever_the_tree_used(shop: Workshop) -> None:
+    shop.path("from-before").write_text("1")
+    shop.path("map").write_bytes(bytes(5000))
+    shop.start()
+    shop.ours(["link", "from-before", "ours"], ["map", "map", "first"], ["link", "map", "other"], ["unlink", "map"])
+    rest()
+    draft = shop.precopy()
+    shop.ours(["append", "ours", "2"], ["poke", 0, "second"])
+    taken = shop.cut(draft)
+    assert bytes_of(taken, entry_of(taken, shop, "from-before")) == b"12"
+    assert bytes_of(taken, entry_of(taken, shop, "other")).startswith(b"second")
+
+
 def test_a_draft_that_was_thrown_away_does_not_leave_the_next_snapshot_incomplete(shop: Workshop) -> None:
     shop.path("data").write_text("bystander")
     shop.start()
