@@ -52,7 +52,7 @@ def main(spec: dict[str, Any]) -> None:
             mount("-o", f"remount,bind,{options}", root / target.lstrip("/"))
     if not spec["unmasked"]:
         mask(root)
-    socket.sethostname("container")
+    socket.sethostname(spec["hostname"])
     if spec["own_network"]:
         bring_loopback_up()
     os.chdir(root)

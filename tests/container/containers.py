@@ -228,6 +228,7 @@ class Container:
             "capabilities": self._rights.numbers(),
             "seccomp": self._rights.seccomp,
             "own_network": self._own_network,
+            "hostname": self._place.name.replace("_", "-"),  # another one in each container, as Docker does it
             "binds": [(str(bind.source), bind.target, bind.options) for bind in self._binds],
             "cwd": self._cwd,
             "environment": self._variables(),
