@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,10 @@ from rich.text import Text
 
 from criu_train.errors import CriuTrainError
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+# In a file or a pipe nothing is gained by 80 columns, and paths are cut short by them.
+_FILE_WIDTH = 240
+console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _FILE_WIDTH)
 
 
 def print_json(content: Any) -> None:

@@ -19,6 +19,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ _TABLE_LENGTH = 31 - len("inet ")  # CRIU keeps family and name in 32 bytes
 _RUN_ID = re.compile(r"CRIU run id = ([0-9a-fA-F-]+)")
 _IPTABLES = re.compile(r"Running iptables \[(ip6?tables) +((?:-w)?) *-t filter -I ([A-Z]+ [^\]]*-j DROP)\]")
 _CALL_LIMIT_S = 10.0
+_LINK = re.compile(r"link_remap\.\d+")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -107,6 +109,33 @@ def _end_repair(pid: int, fd: int) -> bool:
 
 def _remove_links(pids: Sequence[int]) -> Iterator[str]:
     """``link_remap.N`` beside a deleted file that one of the tasks holds, and only if it is that very file."""
+    for directory, identities in _places_of_links(pids).items():
+        for link in directory.glob("link_remap.*"):
+            with suppress(OSError):
+                if _identity(link.lstat()) in identities:
+                    link.unlink()
+                    yield f"removed {link.name} beside a deleted file"
+
+
+def clear_the_way(pids: Sequence[int]) -> list[str]:
+    """Before a dump: remove ``link_remap.N`` where CRIU will want to make its own; tells what was removed.
+
+    They are left when everything is killed in the middle of a dump, and the next CRIU that counts to the same number
+    fails on them. The caller makes sure that no other CRIU is at work; a link that has another name is left alone.
+    """
+    removed = []
+    for directory in _places_of_links(pids):
+        for link in directory.glob("link_remap.*"):
+            with suppress(OSError):
+                info = link.lstat()
+                if _LINK.fullmatch(link.name) and stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+                    link.unlink()
+                    removed.append(str(link))
+    return removed
+
+
+def _places_of_links(pids: Sequence[int]) -> dict[Path, set[tuple[int, int]]]:
+    """Directories in which CRIU links deleted files of these tasks, and which files those are."""
     held: dict[Path, set[tuple[int, int]]] = {}
     for pid in pids:
         for path, identity in _deleted_files(pid):
@@ -114,12 +143,7 @@ def _remove_links(pids: Sequence[int]) -> Iterator[str]:
                 held.setdefault(directory, set()).add(identity)
                 if directory.is_dir():
                     break
-    for directory, identities in held.items():
-        for link in directory.glob("link_remap.*"):
-            with suppress(OSError):
-                if _identity(link.lstat()) in identities:
-                    link.unlink()
-                    yield f"removed {link.name} beside a deleted file"
+    return held
 
 
 def _deleted_files(pid: int) -> Iterator[tuple[Path, tuple[int, int]]]:
@@ -142,8 +166,8 @@ def _wake(pids: Sequence[int]) -> Iterator[str]:
 
 
 def _state(pid: int) -> str:
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    return stat.rpartition(")")[2].split()[0]  # the name before it may hold anything
+    line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return line.rpartition(")")[2].split()[0]  # the name before it may hold anything
 
 
 def _descriptors(pid: int) -> Iterator[tuple[int, str]]:

@@ -20,10 +20,14 @@ _LOG_TIP = "the whole log is kept beside the snapshot"
 
 @dataclass(frozen=True)
 class Explanation:
-    """``what`` happened and the ``tip`` what to do, one line each, without a final stop."""
+    """``what`` happened and the ``tip`` what to do, one line each, without a final stop.
+
+    ``passing``: a moment later it may be gone.
+    """
 
     what: str
     tip: str
+    passing: bool = False
 
 
 def explain(log: str, exit_code: int | None, *, timed_out: bool = False) -> Explanation:
@@ -37,7 +41,7 @@ def explain(log: str, exit_code: int | None, *, timed_out: bool = False) -> Expl
         if match := failure.pattern.search(errors):
             groups = [group for group in match.groups() if group is not None] or [""]
             padded = groups + [""] * (match.re.groups - len(groups))
-            return Explanation(failure.what.format(*padded), failure.tip.format(*padded))
+            return Explanation(failure.what.format(*padded), failure.tip.format(*padded), failure.passing)
     if timed_out:
         return Explanation("CRIU took too long and was stopped", f"allow it more time; {_LOG_TIP}")
     if exit_code is not None and exit_code < 0:

@@ -15,10 +15,11 @@ class Failure:
     pattern: re.Pattern[str]
     what: str
     tip: str
+    passing: bool = False  # gone a moment later
 
 
-def _row(pattern: str, what: str, tip: str) -> Failure:
-    return Failure(re.compile(pattern, re.MULTILINE), what, tip)
+def _row(pattern: str, what: str, tip: str, *, passing: bool = False) -> Failure:
+    return Failure(re.compile(pattern, re.MULTILINE), what, tip, passing)
 
 
 _SPACE = "free space there, keep fewer snapshots with --keep, or put the store elsewhere with --store"
@@ -63,6 +64,7 @@ FAILURES = (
         "install iptables, or run `criu-train setup` to find out what works here",
     ),
     # The dump: tasks.
+    _row(r"Zombies with threads are not supported", "a task with threads was just ending", _AGAIN, passing=True),
     _row(r"Timeout reached. Try to interrupt", "the tasks could not be stopped in time", _AGAIN),
     _row(
         r"Unseizable non-zombie (\d+) found|Unable to (?:seize|attach)[^\n]*?(\d+)",
@@ -88,6 +90,7 @@ FAILURES = (
         r"(\d+) was killed by \d+ unexpectedly|(\d+) exited with \d+ unexpectedly",
         "a task ended while it was being dumped",
         _AGAIN,
+        passing=True,
     ),
     # The dump: descriptors and memory.
     _row(
@@ -139,9 +142,9 @@ FAILURES = (
     ),
     _row(r"Can't dump that handle|fsnotify: .*can't find", "a task watches a directory that is gone", _CLOSE),
     _row(r"SysVIPC shmem map", "a task uses System V shared memory", "use POSIX shared memory or files instead"),
-    _row(r"In-flight connection", "a connection was just being made", _AGAIN),
-    _row(r"The socket has data to read", "a netlink socket had unread data", _AGAIN),
-    _row(r"corked dgram socket", "a datagram was just being sent", _AGAIN),
+    _row(r"In-flight connection", "a connection was just being made", _AGAIN, passing=True),
+    _row(r"The socket has data to read", "a netlink socket had unread data", _AGAIN, passing=True),
+    _row(r"corked dgram socket", "a datagram was just being sent", _AGAIN, passing=True),
     _row(
         r"Some file locks are hold by dumping tasks|Unresolved lock found",
         "a file is locked by the training and by a program outside of it",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from criu_train.cell.records import Ended
+from criu_train.criu.cure import cure
 from criu_train.criu.find import Criu, find_criu
 from criu_train.doctor import privileges
 from criu_train.errors import DumpFailedError, StoreError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
+from criu_train.store.snapshot import DUMP_LOG
 from criu_train.store.store import Store
 from criu_train.supervisor.cause import describe_end, describe_interruption, read_ended
 from criu_train.supervisor.control import ask, runtime_directory
@@ -107,11 +110,20 @@ def _supervise(
             f"an interrupted rollback could not be undone: {error}",
             tip=f"see to the cause and run again; what was taken away is under {store.layout.rollback}",
         ) from error
+    for snapshot in store.snapshots():
+        if snapshot.status == "incomplete":  # if its CRIU was killed, its packet rules are still there
+            cure([], log=_read(snapshot.path / DUMP_LOG))
     store.sweep()
     supervisor = Supervisor(
         store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime_directory()
     )
     return asyncio.run(supervisor.supervise(start))
+
+
+def _read(log: Path) -> str:
+    with contextlib.suppress(OSError):
+        return log.read_text(errors="replace")
+    return ""
 
 
 def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from criu_train.cell.records import Ended
 from criu_train.errors import StoreError
-from criu_train.store.snapshot import Snapshot
+from criu_train.store.snapshot import MANIFEST, Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
 
@@ -75,6 +75,9 @@ def start_of_snapshot(store: Store, snapshot: Snapshot) -> Start:
 
 
 def restorable(store: Store, run: Run) -> tuple[Snapshot, ...]:
-    """The run's snapshots that may be tried, newest first; corrupt ones too, so that their reason is told."""
-    mine = [s for s in store.snapshots() if s.status != "incomplete" and not s.abandoned]
-    return tuple(s for s in reversed(mine) if s.manifest is None or s.manifest.run == run.id)
+    """The run's snapshots that may be tried, newest first; damaged and incomplete ones too, so that it is told why
+    they are passed over. Empty when there never was a whole one."""
+    mine = [s for s in store.snapshots() if not s.abandoned and (s.manifest is None or s.manifest.run == run.id)]
+    if not any(s.status != "incomplete" or (s.path / MANIFEST).exists() for s in mine):
+        return ()
+    return tuple(reversed(mine))

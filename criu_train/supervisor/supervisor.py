@@ -17,6 +17,7 @@ from criu_train.errors import CriuTrainError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.store import Store
+from criu_train.supervisor.attempt import DumpContext
 from criu_train.supervisor.beginning import Beginner, Life
 from criu_train.supervisor.cause import describe_end
 from criu_train.supervisor.control import ControlServer
@@ -112,7 +113,7 @@ class Supervisor:
             if (exit_code := self._final_exit_code(outcome)) is not None:
                 return exit_code
             deaths = 1 if self._progress.made(life, outcome) else deaths + 1
-            snapshots = restorable(self._store, life.run)
+            snapshots = tuple(s for s in restorable(self._store, life.run) if s.status == "complete")
             # One older each time; when there is none older any more, the oldest again.
             candidates = snapshots[deaths - 1 :] or snapshots[-1:]
             if not candidates or deaths > self._options.max_restarts or self._requests.stop_signal is not None:
@@ -198,7 +199,7 @@ class Supervisor:
             life.cell.journal,
             blobs=restored.snapshot.files if restored else None,
         )
-        dumper = Dumper(
+        context = DumpContext(
             store=self._store,
             run=life.run,
             criu=self._criu,
@@ -209,7 +210,7 @@ class Supervisor:
         )
         return Watcher(
             cell=life.cell,
-            dumper=dumper,
+            dumper=Dumper(context),
             requests=self._requests,
             store=self._store,
             state=self._state,

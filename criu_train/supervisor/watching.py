@@ -18,7 +18,8 @@ from criu_train.errors import CriuTrainError, DumpFailedError
 from criu_train.store.events import EventLog
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
-from criu_train.supervisor.dumping import Dumped, Dumper, TrainingEndedError
+from criu_train.supervisor.attempt import Dumped, TrainingEndedError
+from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, WantedDump

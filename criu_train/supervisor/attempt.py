@@ -1,0 +1,247 @@
+"""One try at a dump: from the request to a snapshot that is marked complete, or to a failure that is told.
+
+The order of things, and where the tree stands still:
+
+1. room on disk is checked and what changed in the workspace so far is copied (the tree runs);
+2. CRIU freezes the tree, writes the images, and asks for the cut;
+3. the little that changed since is copied (frozen; with ``leave_running=False`` the snapshot is also finished here);
+4. the tree goes on; blobs are named, everything is made durable, COMPLETE is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from criu_train.cell.cell import Cell
+from criu_train.cell.connections import has_tcp_connections
+from criu_train.cell.processes import command_of, dumpable_bytes
+from criu_train.cell.records import CriuExit, Cut
+from criu_train.criu.command import dump_command
+from criu_train.criu.cure import clear_the_way, cure
+from criu_train.criu.explain import explain
+from criu_train.criu.find import Criu
+from criu_train.criu.images import Images
+from criu_train.errors import CriuTrainError, DumpFailedError
+from criu_train.store.draft import Draft
+from criu_train.store.snapshot import Snapshot
+from criu_train.store.state import Run
+from criu_train.store.store import Store
+from criu_train.supervisor.describing import describe_snapshot
+from criu_train.supervisor.hook import prepare_hook
+from criu_train.supervisor.machine_lock import machine_lock
+from criu_train.supervisor.options import RunOptions
+from criu_train.units import format_size
+from criu_train.workspace.listing import Listing, write_listing
+from criu_train.workspace.tracker import Tracker
+
+# Left free on the disk that holds the store: the training may write there too, and a dump must not starve it.
+_RESERVE_BYTES = 64 << 20
+# What CRIU may take for each GiB of memory beside its time limit.
+_LIMIT_PER_GIB_S = 20.0
+# The end of the training may be told a moment after CRIU has stumbled over it.
+_END_IS_TOLD_S = 0.2
+
+
+class PassingFailureError(DumpFailedError):
+    """CRIU met the tree in a moment in which it can't be dumped: a process just ending, a connection being made."""
+
+
+class TrainingEndedError(DumpFailedError):
+    """There was no training left to dump: no failure of the dump."""
+
+
+@dataclass(frozen=True)
+class Dumped:
+    """A snapshot and what the dump of it had to tell."""
+
+    snapshot: Snapshot
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DumpContext:
+    """What every dump of one cell needs. ``runtime``: the directory of the machine-wide lock."""
+
+    store: Store
+    run: Run
+    criu: Criu
+    cell: Cell
+    tracker: Tracker
+    options: RunOptions
+    runtime: Path
+
+
+class Attempt:
+    """Used once."""
+
+    def __init__(self, context: DumpContext, trigger: str, *, leave_running: bool) -> None:
+        self._context = context
+        self._trigger = trigger
+        self._leave_running = leave_running
+        self._draft: Draft | None = None
+        self._cut: Cut | None = None
+        self._cut_error: Exception | None = None
+        self._pids: list[int] = []
+        self._dumped: Dumped | None = None
+        self._criu_was_killed = False  # and may have taken the tree along: that is a failure to be told
+
+    async def run(self, limit_s: float | None) -> Dumped:
+        context = self._context
+        self._pids = context.cell.tree()
+        memory = await asyncio.to_thread(dumpable_bytes, self._pids)
+        self._check_room(memory)
+        self._draft = draft = context.store.new_draft(context.run.id, self._trigger)
+        try:
+            await context.cell.sync_journal()
+            await asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
+            limit = limit_s or context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
+            ended = await self._run_criu(draft, limit)
+            if self._dumped is not None:
+                return self._dumped
+            if ended.code != 0 or self._cut is None:
+                raise self._failure(draft, ended)
+            return await self._finish(draft, ended)
+        except BaseException as error:
+            if self._dumped is not None:
+                return self._dumped  # complete since the cut, whatever became of CRIU and the tree afterwards
+            if not self._criu_was_killed and await self._just_ended():
+                draft.remove()
+                raise TrainingEndedError(
+                    "the training ended during the dump", tip="there is nothing left to dump"
+                ) from error
+            if isinstance(error, PassingFailureError):
+                draft.remove()
+            else:
+                draft.discard(str(error))
+            raise
+
+    async def _just_ended(self) -> bool:
+        """Whether the dump failed because there is no training any more; its end may be told a moment later."""
+        ended = self._context.cell.ended
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(ended), _END_IS_TOLD_S)
+        return ended.done()
+
+    def _check_room(self, memory: int) -> None:
+        free = shutil.disk_usage(self._context.store.layout.root).free
+        if memory + _RESERVE_BYTES > free:
+            raise DumpFailedError(
+                f"not enough room for a snapshot: about {format_size(memory)} needed, {format_size(free)} free",
+                tip="free some space, `criu-train snapshot prune --keep 1`, or put the store elsewhere with --store",
+            )
+
+    async def _run_criu(self, draft: Draft, limit_s: float) -> CriuExit:
+        context = self._context
+        hook = context.store.layout.root / ".hook"
+        self._pids = context.cell.tree()
+        argv = dump_command(
+            context.criu,
+            root_pid=context.store.pid_base,
+            images=draft.images,
+            log=draft.dump_log,
+            action_script=prepare_hook(hook),
+            leave_running=self._leave_running,
+            lock_network=has_tcp_connections(self._pids),
+        )
+        try:
+            async with machine_lock(context.runtime, limit_s):
+                await asyncio.to_thread(clear_the_way, self._pids)
+                clean = False
+                try:
+                    ended = await context.cell.criu(
+                        argv, limit_s=limit_s, stderr=draft.dump_log, hook=hook, at_cut=self._at_cut
+                    )
+                    self._criu_was_killed = ended.killed
+                    # A dump that ends the tree leaves its network lock for a restore to lift, which may never come.
+                    clean = not ended.killed and self._leave_running
+                finally:
+                    if not clean:
+                        everyone = [*context.cell.tree(), *context.cell.strays()]
+                        await asyncio.to_thread(cure, everyone, log=_read(draft.dump_log))
+                return ended
+        except TimeoutError as error:
+            raise DumpFailedError(
+                "another job's dump or restore kept this one waiting too long",
+                tip="the next dump is tried at the next interval",
+            ) from error
+
+    # --- the tree stands still ----------------------------------------------------------------------------------
+
+    async def _at_cut(self, cut: Cut) -> bool:
+        assert self._draft is not None
+        try:
+            await asyncio.to_thread(self._save_workspace, self._draft)
+            self._cut = cut
+            if not self._leave_running:
+                self._dumped = await self._finish(self._draft, None)
+        except Exception as error:  # the tree is frozen: whatever went wrong, it must go on
+            self._cut_error = error
+            return False
+        return True
+
+    def _save_workspace(self, draft: Draft) -> None:
+        self._pids = self._context.cell.tree()
+        remaps = Images(draft.images, self._context.criu.pycriu).link_remaps()
+        self._context.tracker.cut(self._pids, draft.files, [(r.remap_path, r.original) for r in remaps])
+
+    # --- the tree runs again ------------------------------------------------------------------------------------
+
+    async def _finish(self, draft: Draft, ended: CriuExit | None) -> Dumped:
+        return await asyncio.to_thread(self._publish, draft, ended)
+
+    def _publish(self, draft: Draft, ended: CriuExit | None) -> Dumped:
+        context, cut = self._context, self._cut
+        assert cut is not None
+        images = Images(draft.images, context.criu.pycriu)
+        listing = context.tracker.finish(draft.files)
+        write_listing(listing, draft.path / "listing.json")
+        notes = self._notes(listing, ended)
+        snapshot = draft.publish(
+            describe_snapshot(
+                run=context.run,
+                criu_version=context.criu.version,
+                images=images,
+                listing=listing,
+                cut=cut,
+                journal=context.tracker.journal.name,
+                root_pid=context.store.pid_base,
+                notes=notes,
+            )
+        )
+        return Dumped(snapshot, notes)
+
+    def _notes(self, listing: Listing, ended: CriuExit | None) -> tuple[str, ...]:
+        notes = [f"not saved, too large: {path}" for path in listing.unsaved]
+        if ended is not None and ended.was_stopped:
+            notes.append("CRIU was stopped in the middle and told to go on")
+        notes += [
+            f"left the training's tree, not in the snapshot: {command_of(pid)}" for pid in self._context.cell.strays()
+        ]
+        return tuple(notes)
+
+    def _failure(self, draft: Draft, ended: CriuExit) -> DumpFailedError:
+        if isinstance(self._cut_error, CriuTrainError):
+            return DumpFailedError(str(self._cut_error), tip=self._cut_error.tip)
+        if self._cut_error is not None and not ended.timed_out:
+            return DumpFailedError(
+                f"the workspace could not be saved: {self._cut_error}",
+                tip="see that the store's disk has room and works",
+            )
+        if ended.timed_out:
+            return DumpFailedError(
+                "the dump took longer than its time limit and was ended",
+                tip="if the disk is slow rather than stuck, allow more with --dump-timeout",
+            )
+        explanation = explain(_read(draft.dump_log), ended.code)
+        kind = PassingFailureError if explanation.passing else DumpFailedError
+        return kind(explanation.what, tip=explanation.tip)
+
+
+def _read(log: Path) -> str:
+    with contextlib.suppress(OSError):
+        return log.read_text(errors="replace")
+    return ""
