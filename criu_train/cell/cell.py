@@ -7,84 +7,90 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from criu_train.cell import processes
-from criu_train.cell.records import CellSpec, CriuExit, Cut, Ended, not_runnable
+from criu_train.cell.init_process import InitProcess
+from criu_train.cell.link import Link, Message, first_of, one
+from criu_train.cell.records import CellLostError, CellSpec, CriuExit, Cut, Ended, not_runnable
 from criu_train.cell.wire import Wire
 from criu_train.errors import EnvironmentUnfitError
 
-# How long init may take for what costs it no work of note: starting, answering, noticing that it should end.
-_INIT_ANSWERS_S = 30.0
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-_INIT_PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); sys.dont_write_bytecode = True; "
-    "from criu_train.cell.init import main; main(int(sys.argv[2]))"
-)
-
+# How long init may take for what costs it no work of note: starting, noticing that it should end.
+_HELLO_S = _ENDING_S = 10.0
+# And for what may have to wait behind many events of the watch.
+_ANSWERS_S = 30.0
+# What a cut gets that is still at work when its CRIU, or the cell, has ended.
+_CUT_SETTLES_S = 5.0
 
 AtCut = Callable[[Cut], Awaitable[bool]]
 
 
 class Cell:
-    """One cell. Ends when its init ends, whatever the reason; ``ended`` then holds how the training ended."""
+    """One cell. Ends when its init ends, whatever the reason; ``ended`` then holds how the training ended.
 
-    def __init__(self, process: asyncio.subprocess.Process, wire: Wire, journal: Path) -> None:
+    Whatever waits for an answer raises CellLostError when the cell ends.
+    """
+
+    def __init__(self, init: InitProcess, wire: Wire, journal: Path) -> None:
         self.journal = journal
-        self._process = process
-        self._wire = wire
-        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._init = init
+        self._link = Link(
+            wire, {"cut": self._on_cut, "criu_started": self._on_criu_started, "ended": self._on_ended}, self._on_loss
+        )
         self._at_cut: AtCut | None = None
         self._cut_task: asyncio.Task[None] | None = None
         self._criu_pid_in_cell = 0
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        self.init_pid = 0
         self.root_pid = 0
         self.watch_problem: str | None = None
-        asyncio.get_running_loop().add_reader(wire, self._on_readable)
 
     @classmethod
     async def start(cls, spec: CellSpec) -> Cell:
-        """Make the namespaces and start init in them. Raises EnvironmentUnfitError when that is not possible."""
-        wire, theirs = Wire.pair()
-        with theirs, spec.log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *("unshare", "--pid", "--fork", "--mount", "--mount-proc"),
-                *(sys.executable, "-I", "-S", "-c", _INIT_PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())),
-                pass_fds=(theirs.fileno(), spec.lock_fd),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        cell = cls(process, wire, spec.journal)
-        hello = cell._expect("hello")
-        wire.send(
-            "settings",
-            keep_fds=[spec.lock_fd],
-            cell_file=str(spec.cell_file),
-            journal=str(spec.journal),
-            roots=spec.roots,
-            exclude=spec.exclude,
-            include=spec.include,
-            facts=dict(spec.facts),
-        )
+        """Make the namespaces and start init in them. Raises EnvironmentUnfitError when that is not possible.
+
+        Takes as long as it takes to look through the directories that are to be watched.
+        """
         try:
-            message = await asyncio.wait_for(hello, _INIT_ANSWERS_S)
-        except (TimeoutError, ConnectionError) as error:
-            await cell.kill()
+            init, wire = await InitProcess.start(spec)
+        except OSError as error:
             raise EnvironmentUnfitError(
-                "the cell (PID and mount namespaces) could not be made",
+                f"the cell could not be started: {error.strerror} ({error.filename or 'fork'})",
+                tip="see that the store's disk has room; `criu-train doctor` tells what this machine lacks",
+            ) from error
+        cell = cls(init, wire, spec.journal)
+        try:
+            await cell._begin(spec)
+        except CellLostError as error:
+            await cell.kill()
+            why = f": {said}" if (said := init.last_words()) else ""
+            raise EnvironmentUnfitError(
+                f"the cell (PID and mount namespaces) could not be made{why}",
                 tip="run as root, in a container with --privileged; `criu-train doctor` tells what is missing",
             ) from error
-        cell.init_pid = next(iter(processes.children(process.pid)), 0)
-        cell.watch_problem = None if message["watch"] else str(message["reason"])
+        except BaseException:
+            await cell.kill()
+            raise
         return cell
+
+    async def _begin(self, spec: CellSpec) -> None:
+        hello, watching, failed = map(self._link.expect, ("hello", "watching", "failed"))
+        self._link.send("settings", **spec.settings())
+        if await first_of(hello, failed, limit_s=_HELLO_S) == 0:
+            self._init.identify()
+            await first_of(watching, failed)
+        if failed.done():
+            raise EnvironmentUnfitError(
+                f"the cell could not begin: {failed.result()['text']}",
+                tip="see that the store's disk has room and can be written to",
+            )
+        told = watching.result()
+        self.watch_problem = None if told["available"] else str(told["reason"])
+
+    @property
+    def init_pid(self) -> int:
+        return self._init.pid
 
     async def launch(
         self,
@@ -96,8 +102,8 @@ class Cell:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the training. Raises CommandNotRunnableError (126, 127) when the command can't be executed."""
-        launched, failed = self._expect("launched"), self._expect("launch_failed")
-        self._wire.send(
+        launched, failed = self._link.expect("launched"), self._link.expect("launch_failed")
+        self._link.send(
             "launch",
             argv=list(argv),
             output=str(output),
@@ -105,8 +111,7 @@ class Cell:
             ids=[ids[0], ids[1], list(ids[2])] if ids else None,
             environment=dict(environment or {}),
         )
-        await asyncio.wait((launched, failed), return_when=asyncio.FIRST_COMPLETED)
-        if failed.done():
+        if await first_of(launched, failed) == 1:
             raise not_runnable(argv[0], **failed.result())
         self.root_pid = self._host_pid(launched.result()["pid"])
 
@@ -124,37 +129,47 @@ class Cell:
 
         ``hook`` is the directory of the action script's FIFOs and ``at_cut`` what to do while the tree stands still;
         CRIU goes on as if all were well when it returns True, and fails the dump otherwise.
+
+        ``at_cut`` has ended when this returns or raises, unless it is stuck: five seconds after the end of CRIU (or of
+        the cell) it is cancelled and left behind, and a thread that it waits for may then still be at work. A CRIU that
+        could not even be started is a CriuExit with a ``problem``.
         """
         self._at_cut = at_cut
-        ended = self._expect("criu_ended")
-        self._wire.send(
-            "criu",
-            argv=list(argv),
-            limit_s=limit_s,
-            stderr=str(stderr),
-            hook=str(hook) if hook else None,
-            next_pid=next_pid,
-        )
-        message = await ended
-        if self._cut_task is not None:
-            await self._cut_task
-            self._cut_task = None
-        self._at_cut = None
-        return CriuExit(message["code"], message["timed_out"], message["was_stopped"])
+        ended = self._link.expect("criu_ended")
+        try:
+            self._link.send(
+                "criu",
+                argv=list(argv),
+                limit_s=limit_s,
+                stderr=str(stderr),
+                hook=str(hook) if hook else None,
+                next_pid=next_pid,
+            )
+            message = await ended
+        finally:
+            await self._settle_cut()
+        return CriuExit(**message)
+
+    async def release(self) -> None:
+        """What a killed CRIU left is mended: everybody whom init holds because of it goes on.
+
+        A CriuExit that was ``killed`` may mean so; without this call they go on by themselves after ten seconds.
+        """
+        with contextlib.suppress(CellLostError):
+            self._link.send("release")
 
     async def adopt(self, pid_in_cell: int) -> None:
         """After a restore: make the restored root task the one whose end ends the training."""
-        adopted = self._expect("adopted")
-        self._wire.send("adopt", pid=pid_in_cell)
-        await adopted
+        adopted = self._link.expect("adopted")
+        self._link.send("adopt", pid=pid_in_cell)
+        await one(adopted, _ANSWERS_S)
         self.root_pid = self._host_pid(pid_in_cell)
 
     async def sync_journal(self) -> int:
         """Have init read every event so far. Returns how far the journal reaches (bytes)."""
-        synced = self._expect("synced")
-        self._wire.send("sync")
-        offset: int = (await asyncio.wait_for(synced, _INIT_ANSWERS_S))["journal_offset"]
-        return offset
+        synced = self._link.expect("synced")
+        self._link.send("sync")
+        return int((await one(synced, _ANSWERS_S))["journal_offset"])
 
     def tree(self) -> list[int]:
         """PIDs of the training's processes, the root task first."""
@@ -166,74 +181,64 @@ class Cell:
         return [pid for pid in beside if processes.pid_in_cell(pid) != self._criu_pid_in_cell]
 
     async def close(self) -> None:
-        """Let init go once the training has ended, and everything still in the cell with it."""
-        with contextlib.suppress(OSError):
-            self._wire.send("bye")
-        try:
-            await asyncio.wait_for(self._process.wait(), _INIT_ANSWERS_S)
-        except TimeoutError:
+        """Let init go once the training has ended, and everything still in the cell with it. Never raises."""
+        with contextlib.suppress(CellLostError):
+            self._link.send("bye")
+        if await self._init.gone(_ENDING_S):
+            self._forget()
+        else:
             await self.kill()
 
     async def kill(self) -> None:
-        """End the cell and everything in it at once, and wait until it is gone."""
-        with contextlib.suppress(psutil.Error):
-            if self.init_pid:
-                psutil.Process(self.init_pid).kill()
-            else:
-                self._process.kill()
-        await self._process.wait()
-        self._lost()
+        """End the cell and everything in it at once, and wait until it is gone.
 
-    # --- messages -----------------------------------------------------------------------------------------------
+        Never raises; what the kernel can't end (a task that waits for a dead disk) is not waited for.
+        """
+        self._init.kill()
+        await self._init.gone(_ENDING_S)
+        self._forget()
 
-    def _expect(self, kind: str) -> asyncio.Future[dict[str, Any]]:
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        # A cell that is lost fails every wait; those that nobody looks at any more must not complain.
-        future.add_done_callback(lambda f: f.cancelled() or f.exception())
-        self._waiting[kind] = future
-        if self._wire.fileno() < 0:
-            future.set_exception(ConnectionError("the cell is gone"))
-        return future
+    def _forget(self) -> None:
+        self._link.lose()
+        self._init.forget()
 
-    def _on_readable(self) -> None:
-        while True:
-            try:
-                message = self._wire.receive()
-            except BlockingIOError:
-                return
-            if message is None:
-                self._lost()
-                return
-            self._on_message(message)
+    # --- the cut ------------------------------------------------------------------------------------------------
 
-    def _on_message(self, message: dict[str, Any]) -> None:
-        kind = message.pop("kind")
-        if kind == "cut":
-            self._cut_task = asyncio.get_running_loop().create_task(self._answer_cut(Cut(**message)))
-        elif kind == "criu_started":
-            self._criu_pid_in_cell = message["pid"]
-        elif kind == "ended":
-            if not self.ended.done():
-                self.ended.set_result(Ended(**message))
-        elif (waiting := self._waiting.pop(kind, None)) is not None and not waiting.done():
-            waiting.set_result(message)
+    def _on_cut(self, message: Message) -> None:
+        self._cut_task = asyncio.get_running_loop().create_task(self._answer_cut(Cut(**message)))
 
     async def _answer_cut(self, cut: Cut) -> None:
         go = False
         try:
             go = self._at_cut is not None and await self._at_cut(cut)
         finally:
-            with contextlib.suppress(OSError):
-                self._wire.send("answer", go=go)
+            # An answer that comes too late must not be taken for one to the next dump's question.
+            if asyncio.current_task() is self._cut_task:
+                with contextlib.suppress(CellLostError):
+                    self._link.send("answer", go=go)
 
-    def _lost(self) -> None:
-        if self._wire.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._wire)
-            self._wire.close()
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionError("the cell is gone"))
-        self._waiting.clear()
+    async def _settle_cut(self) -> None:
+        task = self._cut_task
+        if task is not None:
+            await asyncio.wait((task,), timeout=_CUT_SETTLES_S)
+        self._cut_task = self._at_cut = None
+        if task is None:
+            return
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+
+    # --- news ---------------------------------------------------------------------------------------------------
+
+    def _on_criu_started(self, message: Message) -> None:
+        self._criu_pid_in_cell = message["pid"]
+
+    def _on_ended(self, message: Message) -> None:
+        if not self.ended.done():
+            self.ended.set_result(Ended(**message))
+
+    def _on_loss(self) -> None:
         if not self.ended.done():
             self.ended.set_result(Ended(code=-9, cell_lost=True))
 

@@ -1,4 +1,4 @@
-"""One CRIU as init's child: its time limit, its action script's two FIFOs, and who is held when it must be killed.
+"""One CRIU as init's child: its time limit, its action script's two FIFOs, and its end when it must be killed.
 
 Standard library only.
 """
@@ -11,6 +11,9 @@ import signal
 import time
 from typing import Any
 
+from criu_train.cell.hold import Held
+from criu_train.cell.launch import start_helper
+
 # A stopped CRIU keeps the tree frozen; whoever stopped it by hand has this long before it is told to go on.
 _STOPPED_GRACE_S = 1.0
 # What CRIU gets to fail by itself after a "no", and what the kernel gets to end it after SIGKILL.
@@ -18,20 +21,34 @@ _FAILING_S, _DYING_S = 1.0, 10.0
 
 
 class CriuChild:
-    """``hook``: the directory with the FIFOs ``ask`` and ``answer``, None where nothing is asked."""
+    """``hook``: the directory with the FIFOs ``ask`` and ``answer``, None where nothing is asked.
 
-    def __init__(self, pid: int, limit_s: float, hook: str | None) -> None:
-        self.pid = pid
+    Raises OSError when these can't be opened.
+    """
+
+    def __init__(self, limit_s: float, hook: str | None) -> None:
+        self.pid = 0
         self.deadline = time.monotonic() + limit_s
         self.timed_out = False
         self.was_stopped = False
+        self._killed = False
         self.ask_fd = self._answer_fd = -1
         self._stopped_at: float | None = None
         if hook is not None:
             # Read-write, so that neither opening nor reading ever blocks us or sees an end of file.
             flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
-            self.ask_fd = os.open(f"{hook}/ask", flags)
-            self._answer_fd = os.open(f"{hook}/answer", flags)
+            try:
+                self.ask_fd = os.open(f"{hook}/ask", flags)
+                self._answer_fd = os.open(f"{hook}/answer", flags)
+            except OSError:
+                self.close()
+                raise
+
+    def start(self, argv: list[str], nice: int, stderr: str) -> None:
+        """Raises OSError when no process can be had."""
+        # A dump killed for want of memory can take the tree along. A restore must run at 0: a saved 0 is not set again.
+        oom_score_adj = -900 if self.ask_fd >= 0 else 0
+        self.pid = start_helper(argv, nice, oom_score_adj, stderr)
 
     def take_question(self) -> None:
         """The action script has written to ``ask_fd``."""
@@ -50,43 +67,38 @@ class CriuChild:
         if os.WIFCONTINUED(status):
             self._stopped_at = None
             return None
-        self._close()
+        with contextlib.suppress(OSError):  # action scripts that a dead CRIU has left
+            os.killpg(self.pid, signal.SIGKILL)
         return {
             "code": os.waitstatus_to_exitcode(status),
             "timed_out": self.timed_out,
             "was_stopped": self.was_stopped,
         }
 
-    def check(self) -> None:
-        """Called now and then, and when ``deadline`` is reached."""
+    def check(self, held: Held) -> None:
+        """Called now and then, and when ``deadline`` is reached. ``held`` is who stands while CRIU is killed."""
         now = time.monotonic()
         if self._stopped_at is not None and now > self._stopped_at + _STOPPED_GRACE_S:
             self._stopped_at = None
             os.kill(self.pid, signal.SIGCONT)
         if now < self.deadline:
             return
-        if not self.timed_out and self.ask_fd >= 0:
-            # First let CRIU fail by itself, which cleans up; it only can where it waits for our answer.
-            self.answer(False)
-            self.deadline = now + _FAILING_S
-        else:
-            # Without CRIU the tasks would run on with connections it has taken apart; the supervisor mends these and
-            # lets the tasks go on.
-            self.signal_tree(signal.SIGSTOP)
-            os.kill(self.pid, signal.SIGKILL)
-            self.deadline = now + _DYING_S
+        asked = self.timed_out
         self.timed_out = True
+        if not asked and self.ask_fd >= 0:
+            # First let CRIU fail by itself, which cleans up; it only can where it waits for our answer.
+            self.deadline = now + _FAILING_S
+            self.answer(False)
+            return
+        self.deadline = now + _DYING_S
+        if not self._killed:
+            # Without CRIU the tasks would run on with connections it has taken apart; the supervisor mends these.
+            self._killed = True
+            held.hold(self.pid)
+        os.kill(self.pid, signal.SIGKILL)
 
-    def signal_tree(self, number: signal.Signals) -> None:
-        """To everybody in the cell but init, CRIU and its scripts."""
-        for name in os.listdir("/proc"):  # noqa: PTH208
-            with contextlib.suppress(OSError):
-                if name.isdecimal() and int(name) != 1 and os.getsid(int(name)) != self.pid:
-                    os.kill(int(name), number)
-
-    def _close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # action scripts that a dead CRIU has left
-            os.killpg(self.pid, signal.SIGKILL)
+    def close(self) -> None:
+        """Let go of the FIFOs."""
         for fd in (self.ask_fd, self._answer_fd):
             if fd >= 0:
                 os.close(fd)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -60,10 +61,18 @@ def last_pid() -> int:
 
 
 def start_training(launch: Launch) -> int | LaunchFailure:
-    """Fork and exec the training. Returns its PID in the cell, or why it could not be executed."""
+    """Fork and exec the training. Returns its PID in the cell, or why it could not be executed.
+
+    Raises OSError when there can be no process at all.
+    """
     set_next_pid(launch.first_pid)
     report_read, report_write = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(report_read)
+        os.close(report_write)
+        raise
     if pid == 0:
         step = "prepare"
         try:
@@ -80,8 +89,10 @@ def start_training(launch: Launch) -> int | LaunchFailure:
                 os.setuid(uid)
             step = "exec"
             os.execvpe(launch.argv[0], launch.argv, {**os.environ, **launch.environment})  # noqa: S606
-        except OSError as error:
-            os.write(report_write, struct.pack("i", error.errno or 0) + step.encode())
+        except Exception as error:
+            # What is no OSError is a command line or environment that no process can have.
+            number = getattr(error, "errno", None) or errno.EINVAL
+            os.write(report_write, struct.pack("i", number) + step.encode())
         finally:
             os._exit(127)
     os.close(report_write)
@@ -94,7 +105,10 @@ def start_training(launch: Launch) -> int | LaunchFailure:
 
 
 def start_helper(argv: list[str], nice: int, oom_score_adj: int, stderr: str) -> int:
-    """Start CRIU in a session of its own (so that its scripts can be ended with it). Returns its PID in the cell."""
+    """Start CRIU in a session of its own (so that its scripts can be ended with it). Returns its PID in the cell.
+
+    Raises OSError when there can be no process.
+    """
     pid = os.fork()
     if pid == 0:
         try:
@@ -110,6 +124,14 @@ def start_helper(argv: list[str], nice: int, oom_score_adj: int, stderr: str) ->
         finally:
             os._exit(127)
     return pid
+
+
+def prefer_this_process() -> None:
+    """For init: events must be read promptly, and it must be the last to go when memory is short."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -15)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        file.write("-900")
 
 
 def refuse_io_uring() -> None:

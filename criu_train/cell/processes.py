@@ -31,9 +31,9 @@ def tree(root: int) -> list[int]:
 
 def pid_in_cell(pid: int) -> int | None:
     """The number that ``pid`` has in its innermost PID namespace, or None when it is gone."""
-    with contextlib.suppress(OSError, StopIteration):
-        status = Path(f"/proc/{pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        status = Path(f"/proc/{pid}/status").read_bytes()  # the process's name in it may be no text
+        return int(next(line for line in status.split(b"\n") if line.startswith(b"NSpid:")).split()[-1])
     return None
 
 
@@ -50,8 +50,8 @@ def dumpable_bytes(pids: Sequence[int]) -> int:
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError, StopIteration, ValueError):
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += int(next(line for line in rollup.splitlines() if line.startswith("Anonymous:")).split()[1]) * 1024
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
+            total += int(next(line for line in rollup.splitlines() if line.startswith(b"Anonymous:")).split()[1]) * 1024
     return total
 
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from criu_train.errors import CommandNotRunnableError
+from criu_train.errors import CommandNotRunnableError, CriuTrainError
+
+
+class CellLostError(CriuTrainError, ConnectionError):
+    """The cell ended, or does not answer any more, while something was asked of it."""
+
+    def __init__(self, message: str = "the cell is gone") -> None:
+        super().__init__(message, tip="look into init.log in the store and the kernel's log (dmesg)")
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,18 @@ class CellSpec:
     facts: Mapping[str, Any]
     log: Path
 
+    def settings(self) -> dict[str, Any]:
+        """What init is told of it."""
+        return {
+            "keep_fds": [self.lock_fd],
+            "cell_file": str(self.cell_file),
+            "journal": str(self.journal),
+            "roots": self.roots,
+            "exclude": self.exclude,
+            "include": self.include,
+            "facts": dict(self.facts),
+        }
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -46,11 +65,15 @@ class Ended:
 
 @dataclass(frozen=True)
 class CriuExit:
-    """How one CRIU ended: ``code`` is its exit code, or -n for signal n."""
+    """How one CRIU ended: ``code`` is its exit code, or -n for signal n.
+
+    ``problem`` tells why it could not even be started (then ``code`` is 126), and is empty otherwise.
+    """
 
     code: int
     timed_out: bool
     was_stopped: bool
+    problem: str = ""
 
     @property
     def killed(self) -> bool:

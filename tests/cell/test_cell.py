@@ -7,75 +7,20 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from cells import COUNT, FIRST_PID, cell_at, dump, grows, launch
 
 from criu_train.cell import processes
-from criu_train.cell.cell import Cell
-from criu_train.cell.records import CellSpec, Cut, Ended
-from criu_train.criu.command import dump_command, restore_command
+from criu_train.cell.records import Cut, Ended
+from criu_train.criu.command import restore_command
 from criu_train.criu.cure import cure
 from criu_train.criu.find import find_criu
 from criu_train.errors import CommandNotRunnableError
-from criu_train.supervisor.hook import prepare_hook
 
 pytestmark = pytest.mark.criu
-
-FIRST_PID = 7000
-COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
-
-
-@asynccontextmanager
-async def cell_at(place: Path) -> AsyncIterator[Cell]:
-    lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-    spec = CellSpec(
-        lock_fd=lock,
-        cell_file=place / "cell.json",
-        journal=place / "journal",
-        roots=(str(place),),
-        exclude=(),
-        include=(),
-        facts={"run": "r"},
-        log=place / "init.log",
-    )
-    cell = await Cell.start(spec)
-    try:
-        yield cell
-    finally:
-        await cell.kill()
-        os.close(lock)
-    complaints = (place / "init.log").read_text().splitlines()
-    # util-linux says this when it passes on a SIGKILL that can't be unblocked.
-    assert [line for line in complaints if not line.startswith("unshare: sigprocmask unblock failed")] == []
-
-
-async def launch(cell: Cell, place: Path, *argv: str) -> None:
-    await cell.launch(argv, output=place / "output.log", first_pid=FIRST_PID)
-
-
-async def grows(path: Path) -> bool:
-    before = path.stat().st_size
-    for _ in range(200):
-        await asyncio.sleep(0.02)
-        if path.stat().st_size > before:
-            return True
-    return False
-
-
-def dump(place: Path, name: str, *, leave_running: bool = True) -> list[str]:
-    (place / name).mkdir()
-    return dump_command(
-        find_criu(),
-        root_pid=FIRST_PID,
-        images=place / name,
-        log=place / f"{name}.log",
-        action_script=prepare_hook(place / ".hook"),
-        leave_running=leave_running,
-    )
 
 
 async def test_the_training_gets_its_own_session_and_only_the_standard_descriptors(place: Path) -> None:
@@ -116,6 +61,7 @@ async def test_the_way_the_training_ended_is_written_down_by_init(place: Path) -
     async with cell_at(place) as cell:
         await launch(cell, place, "sh", "-c", "exit 7")
         assert await asyncio.wait_for(asyncio.shield(cell.ended), 10) == Ended(code=7)
+        await cell.close()
     assert json.loads((place / "cell.json").read_text()) == {"run": "r", "code": 7, "out_of_memory": False}
 
 
@@ -190,6 +136,7 @@ async def test_a_criu_that_must_be_killed_leaves_the_tree_held_until_it_is_cured
         assert ended.killed
         assert psutil.Process(cell.root_pid).status() == psutil.STATUS_STOPPED
         cure(cell.tree(), log=(place / "images.log").read_text())
+        await cell.release()
         assert await grows(place / "output.log")
 
 
@@ -212,7 +159,7 @@ async def test_init_lets_a_dump_fail_when_the_supervisor_is_gone(place: Path) ->
     """The control channel is closed at the cut, as a killed supervisor's would be."""
 
     async def vanish(_: Cut) -> bool:
-        cell._lost()
+        cell._link.lose()
         return False
 
     async with cell_at(place) as cell:
