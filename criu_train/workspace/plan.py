@@ -11,6 +11,7 @@ from criu_train.workspace.blobs import open_to_read, same_prefix
 from criu_train.workspace.journal import Evidence, boot_id
 from criu_train.workspace.listing import SETTLED_NS, Entry, Listing, identity, kind_of
 from criu_train.workspace.newer import Newer, lies_in
+from criu_train.workspace.reach import is_roots_link
 from criu_train.workspace.steps import Step, Verb
 
 
@@ -57,12 +58,14 @@ class Plan:
         """With those above it, as they were at the cut."""
         if path in self._made:
             return
-        info = self._now(path)
-        if info is not None and (stat.S_ISDIR(info.st_mode) or stat.S_ISLNK(info.st_mode)):
+        entry, info = self._entries.get(path), self._now(path)
+        if entry is None or entry.kind != "dir" or (info is not None and stat.S_ISDIR(info.st_mode)):
             return
-        entry = self._entries.get(path)
-        if entry is None or entry.kind != "dir":
-            return
+        if info is not None:
+            if is_roots_link(path):
+                return
+            self._add("move", path)
+            self._away.add(path)
         self._make_directory(os.path.dirname(path))  # noqa: PTH120
         self._made.add(path)
         self._add("mkdir", path, entry=entry)

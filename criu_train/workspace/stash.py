@@ -11,6 +11,8 @@ import os
 import shutil
 import stat
 
+from criu_train.workspace.reach import StrayedError, hold, is_ours_alone, set_meta
+
 _PART = ".part"
 
 
@@ -54,33 +56,40 @@ def give_back(kept: str, path: str) -> None:
 
 
 def keep_tail(fd: int, offset: int, kept: str) -> None:
-    """The bytes from ``offset`` on, as a file."""
+    """The bytes from ``offset`` on, as a file; its bytes are durable, its name is not yet."""
     with open(f"{kept}{_PART}", "wb") as file:  # noqa: PTH123
         while data := os.pread(fd, 1 << 20, offset):
             file.write(data)
             offset += len(data)
+        file.flush()
+        os.fsync(file.fileno())
     os.rename(f"{kept}{_PART}", kept)  # noqa: PTH104
 
 
 def copy(source: str, target: str) -> None:
-    """An exact copy of anything: bytes, kind, mode, owner, times; a directory with all below it."""
+    """An exact and durable copy of anything: bytes, kind, mode, owner, times; a directory with all below it.
+
+    Follows no symlink, even if somebody puts one in the way meanwhile.
+    """
     info = os.lstat(source)
     kind = stat.S_IFMT(info.st_mode)
     if kind == stat.S_IFLNK:
         os.symlink(os.readlink(source), target)  # noqa: PTH115, PTH211
     elif kind == stat.S_IFDIR:
         os.mkdir(target, 0o700)  # noqa: PTH102
-        for name in os.listdir(source):  # noqa: PTH208
-            copy(f"{source}/{name}", f"{target}/{name}")
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        with hold(source, flags) as old, hold(target, flags) as new:
+            for name in os.listdir(old):  # noqa: PTH208
+                copy(f"/proc/self/fd/{old}/{name}", f"/proc/self/fd/{new}/{name}")
+            os.fsync(new)
     elif kind == stat.S_IFREG:
-        shutil.copyfile(source, target)
+        _copy_bytes(source, target)
     else:
         os.mknod(target, info.st_mode, info.st_rdev)
-    os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
-    if kind != stat.S_IFLNK:
-        os.chmod(target, stat.S_IMODE(info.st_mode))  # noqa: PTH101
-        shutil.copystat(source, target)
-    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
+    with hold(target) as fd:
+        if not is_ours_alone(os.fstat(fd)):
+            raise StrayedError(target)
+        set_meta(fd, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns)
 
 
 def remove(path: str) -> None:
@@ -97,3 +106,14 @@ def _copy_whole(path: str, kept: str) -> None:
     remove(kept + _PART)
     copy(path, kept + _PART)
     os.rename(kept + _PART, kept)  # noqa: PTH104
+    with hold(os.path.dirname(kept), os.O_RDONLY | os.O_DIRECTORY) as fd:  # noqa: PTH120
+        os.fsync(fd)
+
+
+def _copy_bytes(source: str, target: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with hold(source, os.O_RDONLY | os.O_NONBLOCK) as old, hold(target, flags) as new:
+        with os.fdopen(os.dup(old), "rb") as reader, os.fdopen(os.dup(new), "wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+        shutil.copystat(f"/proc/self/fd/{old}", f"/proc/self/fd/{new}")  # extended attributes too
+        os.fsync(new)

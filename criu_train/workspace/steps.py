@@ -7,7 +7,10 @@ there before is under its kept name, or nothing was.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +18,7 @@ from typing import Any, Literal
 from criu_train.workspace import stash
 from criu_train.workspace.blobs import write_parts
 from criu_train.workspace.listing import Entry
+from criu_train.workspace.reach import StrayedError, hold, is_ours_alone, reach, set_meta
 
 Verb = Literal["move", "put", "replace", "cut", "mkdir", "meta"]
 
@@ -45,121 +49,144 @@ class Step:
         names = ("verb", "path", "kept", "size", "ino", "old_mode", "old_uid", "old_gid", "old_mtime_ns")
         return {name: value for name in names if (value := getattr(self, name))}
 
-    def do(self, files: Path, blobs: Path) -> None:
-        """``files``: where things are kept. OSError when it can't be done."""
+    @property
+    def keeps(self) -> bool:
+        """Whether ``keep`` has something to do before ``do``."""
+        return self.verb in ("replace", "cut")
+
+    def keep(self, files: Path) -> None:
+        """Have what ``do`` will destroy under the kept name; it is not durable yet. ``files``: where things are kept.
+
+        StrayedError where what is there is not what was planned for; that goes for ``do`` and ``undo`` too.
+        """
         kept = f"{files}/{self.kept}"
-        match self.verb:
-            case "move":
-                stash.move(self.path, kept)
-            case "put":
-                self._create(blobs)
-            case "replace":
-                if os.path.isdir(self.path) and not os.path.islink(self.path):  # noqa: PTH112, PTH114
-                    stash.move(self.path, kept)
-                else:
-                    stash.keep(self.path, kept)
-                self._create(blobs)
-            case "cut":
-                self._cut(kept)
-            case "mkdir":
-                assert self.entry is not None
-                os.mkdir(self.path, 0o700)  # noqa: PTH102
-                self._set_owner_and_mode(self.path, self.entry)
-            case "meta":
-                self._set_meta()
+        with reach(self.path) as path:
+            if self.verb == "cut":
+                with self._same_file(path, os.O_RDONLY) as fd:
+                    stash.keep_tail(fd, self.size, kept)
+            elif not _is_directory(path):
+                stash.keep(path, kept)
+
+    def do(self, files: Path, blobs: Path) -> None:
+        """After ``keep``. OSError when it can't be done."""
+        with reach(self.path) as path:
+            match self.verb:
+                case "move":
+                    stash.move(path, f"{files}/{self.kept}")
+                case "put":
+                    self._create(path, blobs)
+                case "replace":
+                    if _is_directory(path):
+                        stash.move(path, f"{files}/{self.kept}")
+                    self._create(path, blobs)
+                case "cut":
+                    with self._same_file(path, os.O_RDWR) as fd:
+                        os.ftruncate(fd, self.size)
+                        self._set_meta(fd)
+                case "mkdir":
+                    os.mkdir(path, 0o700)  # noqa: PTH102
+                    self._dress(path, with_time=False)
+                case "meta":
+                    with self._same_file(path, os.O_PATH) as fd:
+                        self._set_meta(fd)
 
     def undo(self, files: Path) -> None:
         """OSError when it can't be undone; then it can be tried again."""
         kept = f"{files}/{self.kept}"
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), reach(self.path) as path:
             match self.verb:
                 case "move":
-                    stash.give_back(kept, self.path)
+                    stash.give_back(kept, path)
                 case "put":
-                    stash.remove(self._beside())
-                    os.unlink(self.path)  # noqa: PTH108
+                    stash.remove(_beside(path))
+                    os.unlink(path)  # noqa: PTH108
                 case "replace":
-                    stash.remove(self._beside())
-                    stash.give_back(kept, self.path)
+                    stash.remove(_beside(path))
+                    stash.give_back(kept, path)
                 case "cut":
-                    self._uncut(kept)
+                    self._uncut(path, kept)
                 case "mkdir":
                     with contextlib.suppress(OSError):  # somebody put something there: it stays
-                        os.rmdir(self.path)  # noqa: PTH106
+                        os.rmdir(path)  # noqa: PTH106
                 case "meta":
-                    os.chown(self.path, self.old_uid, self.old_gid, follow_symlinks=False)
-                    if not os.path.islink(self.path):  # noqa: PTH114
-                        os.chmod(self.path, self.old_mode)  # noqa: PTH101
-                    self._set_mtime(self.path, self.old_mtime_ns)
+                    with self._same_file(path, os.O_PATH) as fd:
+                        set_meta(fd, self.old_mode, self.old_uid, self.old_gid, self.old_mtime_ns)
 
-    def _create(self, blobs: Path) -> None:
-        entry, beside = self.entry, self._beside()
+    def sync(self) -> None:
+        """Make durable what ``do`` made; what the tree has made of it since is its own."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, StrayedError), reach(self.path) as path:
+            with hold(os.path.dirname(path) + "/.", os.O_RDONLY | os.O_DIRECTORY) as fd:  # noqa: PTH120
+                os.fsync(fd)
+            if self.verb != "move" and stat.S_IFMT(os.lstat(path).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+                with hold(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
+                    os.fsync(fd)
+
+    def _create(self, path: str, blobs: Path) -> None:
+        entry, beside = self.entry, _beside(path)
         assert entry is not None
         stash.remove(beside)
         if self.link_to is not None:
-            os.link(self.link_to, beside)
-            os.rename(beside, self.path)  # noqa: PTH104
-            return
-        if entry.kind == "symlink":
+            # What lies beside the blobs is in the store, where nobody else gets in.
+            in_store = self.link_to.startswith(f"{blobs.parent}/")
+            with contextlib.nullcontext(self.link_to) if in_store else reach(self.link_to) as link_to:
+                os.link(link_to, beside, follow_symlinks=False)
+        elif entry.kind == "symlink":
             os.symlink(str(entry.target), beside)  # noqa: PTH211
+            self._dress(beside)
         elif entry.kind == "fifo":
-            os.mkfifo(beside)
+            os.mkfifo(beside, 0o600)
+            self._dress(beside)
         else:
             assert entry.parts is not None
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
+            with hold(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
                 write_parts(fd, blobs, entry.parts)
-            finally:
-                os.close(fd)
-        self._set_owner_and_mode(beside, entry)
-        self._set_mtime(beside, entry.mtime_ns)
-        os.rename(beside, self.path)  # noqa: PTH104
+                set_meta(fd, entry.mode, entry.uid, entry.gid, entry.mtime_ns)
+        os.rename(beside, path)  # noqa: PTH104
 
-    def _cut(self, kept: str) -> None:
-        fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            stash.keep_tail(fd, self.size, kept)
+    def _uncut(self, path: str, kept: str) -> None:
+        with open(kept, "rb") as tail, self._same_file(path, os.O_RDWR) as fd:  # noqa: PTH123
             os.ftruncate(fd, self.size)
-        finally:
-            os.close(fd)
-        self._set_meta()
-
-    def _uncut(self, kept: str) -> None:
-        with open(kept, "rb") as tail:  # noqa: PTH123
-            fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if os.fstat(fd).st_ino != self.ino:
-                    return  # another file by now: the tail stays where it is kept
-                os.ftruncate(fd, self.size)
-                os.lseek(fd, self.size, os.SEEK_SET)
-                with os.fdopen(os.dup(fd), "wb") as file:
-                    while data := tail.read(1 << 20):
-                        file.write(data)
-            finally:
-                os.close(fd)
-        os.chown(self.path, self.old_uid, self.old_gid)
-        os.chmod(self.path, self.old_mode)  # noqa: PTH101
-        self._set_mtime(self.path, self.old_mtime_ns)
+            os.lseek(fd, self.size, os.SEEK_SET)
+            with os.fdopen(os.dup(fd), "wb") as file:
+                while data := tail.read(1 << 20):
+                    file.write(data)
+            set_meta(fd, self.old_mode, self.old_uid, self.old_gid, self.old_mtime_ns)
+            os.fsync(fd)
         os.unlink(kept)  # noqa: PTH108
 
-    def _set_meta(self) -> None:
-        assert self.entry is not None
-        self._set_owner_and_mode(self.path, self.entry)
-        if self.entry.kind != "dir":
-            self._set_mtime(self.path, self.entry.mtime_ns)
+    def _dress(self, path: str, *, with_time: bool = True) -> None:
+        """Owner, mode and times for what was just made."""
+        entry = self.entry
+        assert entry is not None
+        with hold(path) as fd:
+            if not is_ours_alone(os.fstat(fd)):
+                raise StrayedError(self.path)
+            set_meta(fd, entry.mode, entry.uid, entry.gid, entry.mtime_ns if with_time else None)
 
-    @staticmethod
-    def _set_owner_and_mode(path: str, entry: Entry) -> None:
-        os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
-        if entry.kind != "symlink":
-            os.chmod(path, entry.mode)  # noqa: PTH101
+    def _set_meta(self, fd: int) -> None:
+        entry = self.entry
+        assert entry is not None
+        set_meta(fd, entry.mode, entry.uid, entry.gid, None if entry.kind == "dir" else entry.mtime_ns)
 
-    @staticmethod
-    def _set_mtime(path: str, mtime_ns: int) -> None:
-        atime_ns = os.lstat(path).st_atime_ns
-        os.utime(path, ns=(atime_ns, mtime_ns), follow_symlinks=False)
+    @contextlib.contextmanager
+    def _same_file(self, path: str, flags: int) -> Iterator[int]:
+        """What is there, if it is what was there when it was planned: else its owner put something in its place."""
+        try:
+            with hold(path, flags) as fd:
+                if os.fstat(fd).st_ino != self.ino:
+                    raise StrayedError(self.path)
+                yield fd
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise StrayedError(self.path) from error
+            raise
 
-    def _beside(self) -> str:
-        """The name under which a file is made before it takes its place; the same at every try."""
-        directory, name = os.path.split(self.path)
-        return f"{directory}/.{name[:200]}.criu-train"
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)  # noqa: PTH112, PTH114
+
+
+def _beside(path: str) -> str:
+    """The name under which a file is made before it takes its place; the same at every try."""
+    directory, name = os.path.split(path)
+    return f"{directory}/.{name[:200]}.criu-train"
