@@ -7,7 +7,7 @@ differs, and what was appended, is written. Saving reads each file once and neve
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -31,31 +31,37 @@ def open_to_read(path: str) -> int:
 
 
 class BlobWriter:
-    """Saves files into one snapshot's blob directory; ``sources`` are those of earlier snapshots, newest first."""
+    """Saves files into one snapshot's blob directory; ``sources`` are those of earlier snapshots, newest first.
 
-    def __init__(self, directory: Path, sources: Sequence[Path]) -> None:
+    ``rotten``: inodes of blobs that no longer hold what their names say; such bytes are written afresh.
+    """
+
+    def __init__(self, directory: Path, sources: Sequence[Path], rotten: Collection[int] = ()) -> None:
         self.directory = str(directory)
+        self._rotten = rotten
         self._sources = [str(source) for source in sources]
         self._present = set(os.listdir(directory))  # noqa: PTH208
         self._buffer = bytearray(PART_BYTES)
 
     def link(self, parts: Sequence[Part]) -> bool:
         """Take unchanged parts over from an earlier snapshot; False when one is gone."""
-        return all(self._link(part.digest) for part in parts)
+        return all(self._link(part) for part in parts)
 
-    def save(self, fd: int, size: int, old: Sequence[Part] = ()) -> tuple[Part, ...]:
+    def save(self, fd: int, size: int, old: Sequence[Part] = (), *, grown: bool = False) -> tuple[Part, ...]:
         """The first ``size`` bytes of the file, as parts; extents follow ``old`` where the file had been saved.
 
+        ``grown``: the file is only ever appended to; of what had been saved only the last part is read again.
         A file that shrinks meanwhile gives fewer bytes: the caller sees that its times changed.
         """
-        view, offset, parts = memoryview(self._buffer), 0, []
-        for length in self._extents(size, old):
+        known = tuple(old[:-1]) if grown and sum(part.size for part in old) <= size and self.link(old[:-1]) else ()
+        view, offset, parts = memoryview(self._buffer), sum(part.size for part in known), list(known)
+        for length in self._extents(size, old, skip=len(known)):
             got = _read_full(fd, view[:length], offset)
             if got == 0:
                 break
             data = view[:got]
             part = Part(blake3(data).hexdigest(), got)
-            if not self._link(part.digest):
+            if not self._link(part):
                 self._write(part.digest, data)
             parts.append(part)
             offset += got
@@ -69,10 +75,10 @@ class BlobWriter:
             os.unlink(f"{self.directory}/{name}")  # noqa: PTH108
         self._present &= used
 
-    def _extents(self, size: int, old: Sequence[Part]) -> Iterator[int]:
-        offset = 0
-        if len(old) <= _TAILS_MAX + size // PART_BYTES:
-            for part in old:
+    def _extents(self, size: int, old: Sequence[Part], *, skip: int) -> Iterator[int]:
+        offset = sum(part.size for part in old[:skip])
+        if skip or len(old) <= _TAILS_MAX + size // PART_BYTES:
+            for part in old[skip:]:
                 if offset + part.size > size:
                     break
                 yield part.size
@@ -82,11 +88,15 @@ class BlobWriter:
             yield length
             offset += length
 
-    def _link(self, name: str) -> bool:
+    def _link(self, part: Part) -> bool:
+        name = part.digest
         if name in self._present:
             return True
         for source in self._sources:
             try:
+                info = os.lstat(f"{source}/{name}")
+                if info.st_size != part.size or info.st_ino in self._rotten:
+                    continue
                 os.link(f"{source}/{name}", f"{self.directory}/{name}")
             except OSError:
                 continue
@@ -101,6 +111,22 @@ class BlobWriter:
         finally:
             os.close(fd)
         self._present.add(name)
+
+
+def is_sound(blob: Path) -> bool:
+    """Whether a blob, as it is on the disk, holds what its name says. OSError when it can't be opened."""
+    hasher, view = blake3(), memoryview(bytearray(PART_BYTES))
+    fd = os.open(blob, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # memory would answer for the disk
+        with os.fdopen(os.dup(fd), "rb", buffering=0) as file:
+            while count := file.readinto(view):
+                hasher.update(view[:count])
+    except OSError:  # the disk can't read it
+        return False
+    finally:
+        os.close(fd)
+    return hasher.hexdigest() == blob.name
 
 
 def same_prefix(fd: int, parts: Sequence[Part]) -> bool:

@@ -15,7 +15,7 @@ class WorkspacePolicy:
 
     ``roots``: the working directory and what ``--workspace`` names: below them also files that the tree has not
     touched (bystanders) are kept, within the limits. ``exclude``: the store. ``include``: files in there that are
-    the tree's: its output.
+    the tree's and only ever appended to: its output. ``file_limit`` does not go for these.
     """
 
     roots: tuple[str, ...]

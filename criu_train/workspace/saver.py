@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from criu_train.errors import DumpFailedError
-from criu_train.workspace.blobs import BlobWriter, open_to_read
+from criu_train.workspace.blobs import BlobWriter, is_sound, open_to_read
 from criu_train.workspace.catalog import Node
 from criu_train.workspace.journal import boot_id
 from criu_train.workspace.listing import SETTLED_NS, Listing, Part, identity
@@ -20,6 +20,8 @@ from criu_train.workspace.reflink import clone
 
 # Closed files larger than this are read after the cut, when the tree runs, from a descriptor taken at the cut.
 _LATER_BYTES = 16 << 20
+# Blobs go from snapshot to snapshot by hard link: so many bytes of them are read again at each dump, in turn.
+_CHECK_BYTES = 64 << 20
 HELD = "held"
 
 
@@ -56,6 +58,10 @@ class Saver:
         self._not_later: set[str] = set()
         self._later: list[_Later] = []
         self._unsettled: list[str] = []
+        self._append_only = frozenset(policy.include)
+        self._checked: dict[str, int] = {}  # blobs of the newest snapshot, and at which dump they were last read
+        self._rotten: set[int] = set()
+        self._dumps = 0
 
     def begin(self, blobs: Path) -> None:
         """From now on everything goes into ``blobs``."""
@@ -63,7 +69,8 @@ class Saver:
             os.close(later.fd)
         self._later.clear()
         self._blobs = blobs
-        self._writer = BlobWriter(blobs, self._sources)
+        self._check_some()
+        self._writer = BlobWriter(blobs, self._sources, self._rotten)
 
     def save_all(self, nodes: Iterable[Node]) -> None:
         """While the tree runs: everything within the limits; files that vanish meanwhile are passed over."""
@@ -89,12 +96,14 @@ class Saver:
         size = node.info.st_size
         if node.bare or (node.role == "bystander" and size > self._policy.bystander_file_limit):
             return
-        if size > self._policy.file_limit:
+        if self._is_too_large(node.path, size):
             node.parts = None
             if self._hold and node.role == "workspace":
                 node.held_as = self._hold_name(node.path)
         elif self._is_saved(node):
             return
+        elif node.path in self._append_only:
+            self._save(node, grown=True)
         elif size <= _LATER_BYTES or not self._put_off(node, written, cut_ns):
             self._save(node)
 
@@ -148,10 +157,31 @@ class Saver:
             return None
         return saved
 
-    def _save(self, node: Node) -> None:
+    def _is_too_large(self, path: str, size: int) -> bool:
+        return size > self._policy.file_limit and path not in self._append_only
+
+    def _check_some(self) -> None:
+        """Read again the blobs that have not been read for longest; those that are rotten are not linked any more."""
+        source, room = next(iter(self._sources), None), _CHECK_BYTES
+        if source is None or not source.is_dir():
+            return
+        self._checked = {name: self._checked.get(name, self._dumps) for name in sorted(os.listdir(source))}  # noqa: PTH208
+        self._dumps += 1
+        for name in sorted(self._checked, key=self._checked.__getitem__):
+            if room <= 0:
+                return
+            blob = source / name
+            with contextlib.suppress(FileNotFoundError):
+                info = blob.lstat()
+                room -= info.st_size
+                self._checked[name] = self._dumps
+                if not is_sound(blob):
+                    self._rotten.add(info.st_ino)
+
+    def _save(self, node: Node, *, grown: bool = False) -> None:
         """Read the file, write what is new of it."""
         node.parts = None
-        if node.info.st_size > self._policy.file_limit:
+        if self._is_too_large(node.path, node.info.st_size):
             return
         known = self._known(node)
         if known is not None and self._writer.link(known.parts):
@@ -160,11 +190,11 @@ class Saver:
         fd = open_to_read(node.path)
         try:
             info, now = os.fstat(fd), time.time_ns()
-            if not stat.S_ISREG(info.st_mode) or info.st_size > self._policy.file_limit:
+            if not stat.S_ISREG(info.st_mode) or self._is_too_large(node.path, info.st_size):
                 return
             node.info = info
             saved = self._saved.get((info.st_dev, info.st_ino))
-            node.parts = self._writer.save(fd, info.st_size, saved.parts if saved else ())
+            node.parts = self._writer.save(fd, info.st_size, saved.parts if saved else (), grown=grown)
             self._remember(node, info.st_ctime_ns < now - SETTLED_NS)
         finally:
             os.close(fd)
