@@ -118,8 +118,7 @@ class Init:
         if kind == "launch":
             self._tell("launch_failed", errno=getattr(problem, "errno", None) or errno.EINVAL, step="start")
         elif kind == "criu":
-            nothing = {"code": 126, "timed_out": False, "was_stopped": False}
-            self._tell("criu_ended", **nothing, problem=describe(problem))
+            self._tell("criu_ended", code=126, timed_out=False, was_stopped=False, problem=describe(problem))
 
     def _launch(self, message: dict[str, Any]) -> None:
         result = self._root.launch(message)
@@ -161,8 +160,8 @@ class Init:
 
     def _on_question(self) -> None:
         """The action script asks for the cut: the tree stands still."""
-        if self._criu is None:
-            return  # its end was taken in since
+        if self._criu is None:  # its end was taken in since
+            return
         self._criu.take_question()
         if self._wire is None or self._guard.attempt(self._tell_cut) is not None:
             self._criu.answer(False)
@@ -201,9 +200,10 @@ class Init:
         if (ended := criu.changed(status)) is None:
             return
         self._criu = None
+        if ended["code"] < 0:
+            self._guard.attempt(self._held.hold, criu.pid)  # killed by somebody else: the sooner the better
         self._guard.attempt(self._watch.heed, criu.pid)
         self._let_go_of(criu)
-        self._held.count_down()
         self._tell("criu_ended", **ended, problem="")
         if self._wire is None:
             self._held.release()
