@@ -8,7 +8,8 @@ the tree's doings from everybody else's: an event of a process outside carries p
     {"what": ["overflow"]}
 
 ``make``: created, or renamed or linked to this name; ``gone``: deleted, or renamed away. The same thing said twice
-between two ``sync()`` is written once, so a file that is rewritten each step does not fill the journal. The journal's
+between two ``sync()`` is written once, so a file that is rewritten each step does not fill the journal; nor do files in
+/tmp and /dev/shm that live for less than a second. The journal's
 modification time is the cell's last sign of life.
 
 Guarantee: what is not in the journal when everything is killed was done in the last instant before; it can still be
@@ -17,7 +18,6 @@ told from the file's change time. Standard library only: this runs as PID 1.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -26,6 +26,8 @@ from collections.abc import Sequence
 
 from criu_train.cell import fanotify
 from criu_train.cell.directories import Directories
+from criu_train.cell.journal_file import JournalFile
+from criu_train.cell.passing import Passing
 
 _MAKE, _WRITE, _ATTRIB, _GONE, _DIR = 1, 2, 4, 8, 16
 _OVER = 32  # made by renaming, maybe over another
@@ -43,7 +45,6 @@ _DIRECTORY_MOVED = fanotify.RENAME | fanotify.MOVED_FROM | fanotify.MOVED_TO | f
 _CRIUS = re.compile(rb"link_remap\.\d+\Z|\.criu\.|.*\.cr\.[0-9a-f]+\.ghost\Z")
 # Directories that everybody shares: that the tree wrote there is no reason to note what others do there.
 _SHARED = {"/", "/tmp", "/run", "/dev/shm", "/var/tmp", "/home", "/root", "/etc", "/var", "/var/log"}  # noqa: S108
-_OVERFLOW = '{"what":["overflow"]}'
 _READ_BYTES = 256 * 1024
 # Letting events gather for an instant: a training that writes a thousand lines a second wakes init 200 times, not 1000.
 _GATHER_S = 0.005
@@ -51,6 +52,8 @@ _GATHER_S = 0.005
 _AT_A_TIME = 50_000
 # Enough for every path of a large run; beyond it a line may be written twice.
 _SEEN_MAX = 200_000
+# Beyond so many directories outside of the roots those that are gone are forgotten.
+_OUR_DIRS_MAX = 1_000
 
 
 class Watch:
@@ -69,18 +72,18 @@ class Watch:
         self._exclude = tuple(os.path.realpath(path) for path in exclude)
         self._inside = tuple(root.rstrip("/") + "/" for root in self._roots)
         self._outside = tuple(path + "/" for path in self._exclude)
-        self._group = self._journal = -1
+        self._group = -1
+        self._journal: JournalFile | None = None
         self._seen: dict[tuple[str, str], int] = {}
+        self._passing = Passing(self._inside)
         self._our_dirs: set[str] = set()
         self._ignored: set[int] = set()
-        self._offset = 0
-        self._lost = False
         self.available = False
         self.reason = "not armed yet"
 
     def arm(self) -> None:
         """Open the journal, write its first line, start watching. Only a journal that can't be written raises."""
-        self._journal = os.open(self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._journal = journal = JournalFile(self._journal_path)
         blind: list[str] = []
         try:
             self._group = fanotify.init()
@@ -93,7 +96,7 @@ class Watch:
         with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123
             boot = file.read().strip()
         start = {"at": time.time_ns(), "boot": boot, "watched": self.available, "reason": self.reason, "blind": blind}
-        self._write([json.dumps({"what": ["start"], **start})])
+        journal.write([json.dumps({"what": ["start"], **start})])
         self._tell_missed()
 
     def fileno(self) -> int:
@@ -103,7 +106,7 @@ class Watch:
     @property
     def offset(self) -> int:
         """Bytes written to the journal so far."""
-        return self._offset
+        return self._journal.offset if self._journal is not None else 0
 
     def handle(self) -> None:
         """Called when ``fileno()`` is readable: journal what has happened."""
@@ -117,15 +120,17 @@ class Watch:
         if self.available:
             # Not until the queue is empty: on a busy machine it may never be.
             self._drain(fanotify.queued_at_most(self._group))
+        self._say(self._passing.due(everything=True))
         self._seen.clear()
-        return self._offset
+        if len(self._our_dirs) > _OUR_DIRS_MAX:
+            self._our_dirs = {path for path in self._our_dirs if os.path.isdir(path)}  # noqa: PTH112
+        return self.offset
 
     def heartbeat(self) -> None:
         """The cell is alive now."""
-        # A disk that is full or has become read-only must not end init.
-        if self._journal >= 0:
-            with contextlib.suppress(OSError):
-                os.utime(self._journal)
+        if self._journal is not None:
+            self._journal.heartbeat()
+            self._say(self._passing.due())
 
     def ignore(self, pid: int) -> None:
         """What this process of the cell does is neither the tree's nor anybody's: CRIU. Until ``heed``."""
@@ -140,9 +145,9 @@ class Watch:
     def close(self) -> None:
         """Stop watching; the journal stays."""
         self._close_group()
-        if self._journal >= 0:
-            os.close(self._journal)
-            self._journal = -1
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
     def _close_group(self) -> None:
         self.available = False
@@ -165,7 +170,7 @@ class Watch:
 
     def _note(self, event: fanotify.Event, batch: dict[tuple[str, str], int]) -> None:
         if event.mask & fanotify.Q_OVERFLOW:
-            self._write([_OVERFLOW])
+            self._overflow()
             return
         if event.pid == 1 or event.pid in self._ignored:
             return
@@ -195,7 +200,7 @@ class Watch:
     def _tell_missed(self) -> None:
         if self.available and self._directories.missed:
             self._directories.missed = False
-            self._write([_OVERFLOW])
+            self._overflow()
 
     def _concerns(self, who: str, path: str, bits: int) -> bool:
         """Whether anybody will ever ask for this."""
@@ -213,12 +218,17 @@ class Watch:
         return True
 
     def _tell(self, batch: dict[tuple[str, str], int]) -> None:
-        lines = []
-        for key, bits in batch.items():
-            seen = self._seen.get(key, 0)
+        for key, bits in list(batch.items()):
+            new, gone = bool(bits & _NEW) and key not in self._seen, bool(bits & _GONE)
             # What came and went between two looks was never there for anybody who reads the journal.
-            if bits & _NEW and bits & _GONE and not seen and not os.path.lexists(key[1]):
-                continue
+            if self._passing.holds(key, bits, new=new, gone=gone) or (new and gone and not os.path.lexists(key[1])):
+                del batch[key]
+        self._say(batch)
+
+    def _say(self, doings: dict[tuple[str, str], int]) -> None:
+        lines = []
+        for key, bits in doings.items():
+            seen = self._seen.get(key, 0)
             if bits & _SAID & ~seen == 0:
                 continue
             if len(self._seen) > _SEEN_MAX:
@@ -228,20 +238,9 @@ class Watch:
             if bits & _DIR:
                 record["dir"] = True
             lines.append(json.dumps({**record, "path": key[1]}, separators=(",", ":")))
-        self._write(lines)
+        if lines and self._journal is not None and not self._journal.write(lines):
+            self._seen.clear()  # who knows what of it was told
 
-    def _write(self, lines: list[str]) -> None:
-        if not lines:
-            return
-        if self._lost:
-            lines = ["", _OVERFLOW, *lines]
-        data = "".join(f"{line}\n" for line in lines).encode()
-        try:
-            while data:
-                written = os.write(self._journal, data)
-                self._offset += written
-                data = data[written:]
-            self._lost = False
-        except OSError:
-            # A full disk must not end init. What is lost is told by the files' change times.
-            self._lost = True
+    def _overflow(self) -> None:
+        if self._journal is not None:
+            self._journal.write_overflow()

@@ -111,6 +111,14 @@ class Catalog:
         self._ours = {path for path in self._ours if path in self.nodes} | set(self._policy.include)
         self._made &= self.nodes.keys()
 
+    def forget(self) -> None:
+        """Let go of what was told of paths that are not there: when they come back that will be told again.
+
+        A rollback to an earlier snapshot reads the journal itself.
+        """
+        flags = self._evidence.flags
+        self._evidence.flags = {path: bits for path, bits in flags.items() if path in self.nodes}
+
     def files(self) -> Iterator[Node]:
         """The regular ones."""
         return (node for node in self.nodes.values() if _is_file(node))

@@ -80,6 +80,7 @@ class Tracker:
         self._saver.finish_later(self._cut_ns)
         entries = tuple(_entry_of(node) for _, node in sorted(self._catalog.nodes.items()))
         self._saver.finish(part for entry in (*entries, *self._remaps) for part in entry.parts or ())
+        self._catalog.forget()
         policy = self._policy
         return Listing(
             cut_ns=self._cut_ns,

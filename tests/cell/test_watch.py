@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from criu_train.cell import fanotify
+from criu_train.cell.passing import Passing
 from criu_train.cell.watch import Watch
 
 DRIVER = Path(__file__).resolve().parents[1] / "workspace" / "cell_driver.py"
@@ -318,3 +319,75 @@ def test_an_overlay_is_watched_directory_by_directory_with_new_and_renamed_ones(
 def told_once_per_sync(journal: Path, place: Path) -> set[str]:
     records = [json.loads(line) for line in journal.read_text().splitlines()]
     return {record["path"][len(str(place)) + 1 :] for record in records if "path" in record}
+
+
+def test_short_lived_files_in_shared_places_are_told_only_if_they_stay(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    here.watch._passing = Passing((), clock=lambda: now[0])
+    stays, goes = (Path(f"/dev/shm/watched-{os.getpid()}-{name}") for name in ("stays", "goes"))
+    names = {stays.name, goes.name}
+
+    def heard() -> set[str]:
+        here.watch.handle()
+        here.watch.heartbeat()
+        return {name for _, name in told(here.journal, Path("/dev/shm"))} & names
+
+    try:
+        stays.write_text("x")
+        goes.write_text("x")
+        assert heard() == set()
+        now[0] += 0.9
+        goes.unlink()
+        assert heard() == set()
+        now[0] += 0.2
+        assert heard() == {stays.name}
+        assert told(here.journal, Path("/dev/shm"))["ours", stays.name] >= {"make", "write"}
+    finally:
+        stays.unlink(missing_ok=True)
+        goes.unlink(missing_ok=True)
+
+
+def test_a_sync_tells_also_what_was_made_in_the_last_second(here: Here) -> None:
+    path = Path(f"/tmp/watched-{os.getpid()}")
+    path.write_text("x")
+    here.watch.handle()
+    assert ("ours", path.name) not in told(here.journal, Path("/tmp"))
+    here.watch.sync()
+    path.unlink()
+    assert told(here.journal, Path("/tmp"))["ours", path.name] >= {"make", "write"}
+
+
+def test_thousands_of_short_lived_files_and_directories_leave_nothing_in_journal_and_memory(here: Here) -> None:
+    offset = here.watch.offset
+    for number in range(3000):
+        directory = Path(f"/dev/shm/watched-{os.getpid()}-{number}")
+        directory.mkdir()
+        (directory / "x").write_text("x")
+        if number % 50 == 0:
+            here.watch.handle()
+        (directory / "x").unlink()
+        directory.rmdir()
+    here.watch.sync()
+    assert not [name for _, name in told(here.journal, Path("/dev/shm"), offset) if f"-{os.getpid()}-" in name]
+    assert len(here.watch._passing) == 0 and len(here.watch._our_dirs) < 1000
+
+
+def test_a_journal_that_can_be_written_again_says_so_at_the_next_heartbeat_and_tells_again_what_was_lost(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = here.journal.read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", disk_full)
+        (here.root / "state").write_text("x")
+        here.watch.handle()
+    here.watch.heartbeat()
+    assert here.journal.read_text() == f'{before}\n{{"what":["overflow"]}}\n'
+    offset = here.watch.offset
+    (here.root / "state").write_text("y")
+    here.watch.handle()
+    assert told(here.journal, here.root, offset) == {("ours", "state"): {"write"}}

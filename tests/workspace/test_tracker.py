@@ -321,3 +321,16 @@ def test_listings_of_another_version_or_garbled_ones_are_refused_with_a_tip(shop
         with pytest.raises(StoreError) as refusal:
             read_listing(path)
         assert refusal.value.tip
+
+
+def test_paths_that_came_and_went_do_not_pile_up_in_memory(shop: Workshop) -> None:
+    shop.start()
+    shop.ours(["mkdir", "d"], ["write", "d/stays", "x"])
+    for number in range(5):
+        for other in range(40):
+            shop.ours(["write", f"d/{number}-{other}", "x"], ["unlink", f"d/{number}-{other}"])
+        shop.others(["write", "d/others", "x"])
+        taken = shop.take()
+    flags = shop.tracker._catalog._evidence.flags
+    assert set(flags) <= {entry.path for entry in taken.listing.entries}
+    assert entry_of(taken, shop, "d/others").role == "bystander"
