@@ -20,8 +20,9 @@ from criu_train.workspace.reflink import clone
 
 # Closed files larger than this are read after the cut, when the tree runs, from a descriptor taken at the cut.
 _LATER_BYTES = 16 << 20
-# Blobs go from snapshot to snapshot by hard link: so many bytes of them are read again at each dump, in turn.
+# Blobs go from snapshot to snapshot by hard link: so many of them are read again at each dump, in turn.
 _CHECK_BYTES = 64 << 20
+_CHECK_COUNT = 1_000  # a third of a second
 HELD = "held"
 
 
@@ -167,7 +168,7 @@ class Saver:
             return
         self._checked = {name: self._checked.get(name, self._dumps) for name in sorted(os.listdir(source))}  # noqa: PTH208
         self._dumps += 1
-        for name in sorted(self._checked, key=self._checked.__getitem__):
+        for name in sorted(self._checked, key=self._checked.__getitem__)[:_CHECK_COUNT]:
             if room <= 0:
                 return
             blob = source / name
