@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from criu_train.cell.keep import KeptSockets
+
 # How long the supervisor has to mend what a killed CRIU left.
 _MENDING_S = 10.0
 # A task may fork while the others are being stopped; its child is found in the next round.
@@ -33,6 +35,7 @@ class Held:
         self._stopped_before: frozenset[_Task] = frozenset()
         self._tasks: set[_Task] = set()
         self._until = float("inf")
+        self.sockets = KeptSockets()
 
     def note_stopped(self) -> None:
         """Call before CRIU starts: who is stopped now is so on somebody's wish and stays so."""
@@ -65,6 +68,7 @@ class Held:
         present = {task for task, _, _ in _tasks()}
         for task in tasks & present:
             _signal(task, signal.SIGCONT)
+        self.sockets.close()
 
 
 def _signal(task: _Task, number: signal.Signals) -> None:

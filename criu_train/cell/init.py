@@ -23,6 +23,7 @@ from typing import Any
 from criu_train.cell.criu_child import CriuChild
 from criu_train.cell.guard import Guard, describe
 from criu_train.cell.hold import Held
+from criu_train.cell.keep import LOOK_EVERY_S
 from criu_train.cell.launch import LaunchFailure, last_pid, prefer_this_process, set_next_pid
 from criu_train.cell.root_task import RootTask
 from criu_train.cell.watch import Watch
@@ -71,6 +72,8 @@ class Init:
             self._guard.attempt(self._watch.heartbeat)
             if self._criu is not None:
                 self._guard.attempt(self._criu.check, self._held)
+                if self._criu.ask_fd >= 0:
+                    self._guard.attempt(self._held.sockets.look, self._criu.pid)
             self._guard.attempt(self._held.check)
 
     def _follow_files(self, follow: bool) -> None:
@@ -86,7 +89,8 @@ class Init:
     def _next_wait(self) -> float:
         if self._criu is None:
             return _HEARTBEAT_S
-        return max(0.0, min(_HEARTBEAT_S, self._criu.deadline - time.monotonic()))
+        longest = LOOK_EVERY_S if self._criu.ask_fd >= 0 else _HEARTBEAT_S
+        return max(0.0, min(longest, self._criu.deadline - time.monotonic()))
 
     def _tell(self, kind: str, **fields: Any) -> None:
         if self._wire is not None:
@@ -205,7 +209,7 @@ class Init:
         self._guard.attempt(self._watch.heed, criu.pid)
         self._let_go_of(criu)
         self._tell("criu_ended", **ended, problem="")
-        if self._wire is None:
+        if ended["code"] >= 0 or self._wire is None:
             self._held.release()
 
     def _training_ended(self, status: int) -> None:

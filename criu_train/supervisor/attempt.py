@@ -162,6 +162,7 @@ class Attempt:
                     if not clean:
                         everyone = [*context.cell.tree(), *context.cell.strays()]
                         await asyncio.to_thread(cure, everyone, log=_read(draft.dump_log))
+                        await context.cell.release()
                 return ended
         except TimeoutError as error:
             raise DumpFailedError(
@@ -230,6 +231,10 @@ class Attempt:
             return DumpFailedError(
                 f"the workspace could not be saved: {self._cut_error}",
                 tip="see that the store's disk has room and works",
+            )
+        if ended.problem:
+            return DumpFailedError(
+                f"CRIU could not be started: {ended.problem}", tip="`criu-train doctor` may tell more"
             )
         if ended.timed_out:
             return DumpFailedError(

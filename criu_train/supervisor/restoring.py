@@ -183,7 +183,9 @@ async def _see_alive(cell: Cell) -> None:
         return
     if cell.root_pid == 0 or processes.start_time(cell.root_pid) is None:
         raise RestoreFailedError("the restored training is not there", tip="see the restore log in the store")
-    if psutil.Process(cell.root_pid).status() == psutil.STATUS_TRACING_STOP:
+    with contextlib.suppress(psutil.NoSuchProcess):  # its end is told in a moment
+        if psutil.Process(cell.root_pid).status() != psutil.STATUS_TRACING_STOP:
+            return
         raise RestoreFailedError("the restored training stands still", tip="see the restore log in the store")
 
 

@@ -54,7 +54,10 @@ class State:
 def _alive(pid: int | None, started: float | None) -> bool:
     if pid is None or started is None or processes.start_time(pid) != started:
         return False
-    return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def read_state(path: Path) -> State | None:

@@ -24,6 +24,11 @@ from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, WantedDump
 from criu_train.supervisor.state import StateFile
+from criu_train.workspace.rollback import forget_old
+
+# What a rollback took away is kept for a week, and the last ten times whatever their age.
+_KEPT_S, _KEPT_ROLLBACKS = 7 * 86400.0, 10
+_AN_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,15 @@ class Watcher:
             return error
         self._dump_succeeded(dumped, time.monotonic() - began)
         with contextlib.suppress(CriuTrainError, OSError):
-            await asyncio.to_thread(self._store.prune, self._options.keep)
+            await asyncio.to_thread(self._tidy_up)
         return dumped.snapshot
+
+    def _tidy_up(self) -> None:
+        """Old snapshots, and what rollbacks kept that no restore of those left can want to know about."""
+        self._store.prune(self._options.keep)
+        oldest = min(datetime.fromisoformat(one.created_at) for one in self._store.snapshots())
+        age_s = (datetime.now(UTC) - oldest).total_seconds() + _AN_HOUR_S
+        forget_old(self._store.layout.rollback, older_than_s=max(_KEPT_S, age_s), keep=_KEPT_ROLLBACKS)
 
     def _dump_succeeded(self, dumped: Dumped, seconds: float) -> None:
         snapshot = dumped.snapshot
