@@ -15,13 +15,10 @@ from harness import Job, criu_train, environment, until, workload
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
 
 
-def test_a_reader_of_our_messages_that_goes_away_ends_nothing(place: Path, start_job: StartJob) -> None:
-    job = start_job(workload("plain.py", "--steps", 400, "--delay", 0.02), "--every", "0")
-    job.close()
-    job.wait()
-    read, write = os.pipe()
+def start_telling(job: Job, write: int) -> None:
+    """Start the job with its messages and its output going to a descriptor, which is closed here."""
     job.process = subprocess.Popen(
-        criu_train("--store", str(job.store), "run", "--fresh", "--every", "0", "--", *job.command),
+        criu_train("--store", str(job.store), "run", "--every", "0", "--", *job.command),
         cwd=job.work,
         env=environment(**job.env),
         stdin=subprocess.DEVNULL,
@@ -31,6 +28,12 @@ def test_a_reader_of_our_messages_that_goes_away_ends_nothing(place: Path, start
     )
     os.close(write)
     job.wait_for_state("running")
+
+
+def test_a_reader_of_our_messages_that_goes_away_ends_nothing(place: Path) -> None:
+    job = Job(place / "job", workload("plain.py", "--steps", 400, "--delay", 0.02))
+    read, write = os.pipe()
+    start_telling(job, write)
     os.close(read)
     job.send(signal.SIGUSR1)
     job.wait_for_snapshot()
@@ -38,13 +41,13 @@ def test_a_reader_of_our_messages_that_goes_away_ends_nothing(place: Path, start
     job.send(signal.SIGUSR1)
     job.wait_for_snapshot(after=1)
     job.wait_for_progress()
+    assert job.process is not None
     assert job.process.poll() is None
-
-
-def test_a_reader_that_never_reads_holds_up_nothing(place: Path, start_job: StartJob) -> None:
-    job = start_job(workload("plain.py", "--steps", 400, "--delay", 0.02), "--every", "0")
     job.close()
-    job.wait()
+
+
+def test_a_reader_that_never_reads_holds_up_nothing(place: Path) -> None:
+    job = Job(place / "job", workload("plain.py", "--steps", 400, "--delay", 0.02))
     read, write = os.pipe()
     os.set_blocking(write, False)
     try:
@@ -52,17 +55,7 @@ def test_a_reader_that_never_reads_holds_up_nothing(place: Path, start_job: Star
             os.write(write, b"x" * 4096)
     except BlockingIOError:
         os.set_blocking(write, True)
-    job.process = subprocess.Popen(
-        criu_train("--store", str(job.store), "run", "--fresh", "--every", "0", "--", *job.command),
-        cwd=job.work,
-        env=environment(**job.env),
-        stdin=subprocess.DEVNULL,
-        stdout=write,
-        stderr=write,
-        start_new_session=True,
-    )
-    os.close(write)
-    job.wait_for_state("running")
+    start_telling(job, write)
     job.dump()
     job.wait_for_progress()
     job.send(signal.SIGTERM)
