@@ -98,16 +98,18 @@ class Cell:
         *,
         output: Path,
         first_pid: int,
+        ignored: Sequence[int] = (),
         ids: tuple[int, int, Sequence[int]] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the training. Raises CommandNotRunnableError (126, 127) when the command can't be executed."""
+        """Start the training, with these signals ignored. Raises CommandNotRunnableError (126, 127)."""
         launched, failed = self._link.expect("launched"), self._link.expect("launch_failed")
         self._link.send(
             "launch",
             argv=list(argv),
             output=str(output),
             first_pid=first_pid,
+            ignored=list(ignored),
             ids=[ids[0], ids[1], list(ids[2])] if ids else None,
             environment=dict(environment or {}),
         )

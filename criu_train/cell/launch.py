@@ -28,7 +28,8 @@ _ENOSYS = 38
 class Launch:
     """What the training gets; everything not named here it inherits from the supervisor through init.
 
-    ``ids`` is (uid, gid, supplementary groups) or None to stay who we are; ``environment`` is laid over init's own.
+    ``ignored``: signals that whoever called us had set to be ignored (nohup does). ``ids`` is (uid, gid, supplementary
+    groups) or None to stay who we are; ``environment`` is laid over init's own.
     """
 
     argv: tuple[str, ...]
@@ -36,6 +37,7 @@ class Launch:
     first_pid: int
     nice: int
     oom_score_adj: int
+    ignored: tuple[int, ...] = ()
     ids: tuple[int, int, tuple[int, ...]] | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -81,6 +83,8 @@ def start_training(launch: Launch) -> int | LaunchFailure:
             _own_streams(launch.output)
             report_write = _keep_only_standard_streams(report_write)
             _plain_process(launch.nice, launch.oom_score_adj)
+            for number in launch.ignored:
+                signal.signal(number, signal.SIG_IGN)
             refuse_io_uring()
             if launch.ids is not None:
                 uid, gid, groups = launch.ids

@@ -39,6 +39,7 @@ class RootTask:
                 first_pid=message["first_pid"],
                 nice=self.nice,
                 oom_score_adj=self._oom_score_adj,
+                ignored=tuple(message["ignored"]),
                 ids=(ids[0], ids[1], tuple(ids[2])) if ids else None,
                 environment=message["environment"],
             )

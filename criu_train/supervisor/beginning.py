@@ -18,6 +18,7 @@ from criu_train.store.state import Run
 from criu_train.store.store import Store
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
+from criu_train.supervisor.requests import ignored_signals
 from criu_train.supervisor.restoring import Restored, Restorer
 from criu_train.supervisor.start import Start
 from criu_train.supervisor.state import StateFile, boot_id
@@ -58,6 +59,7 @@ class Beginner:
         self._state = state
         self._events = events
         self._reporter = reporter
+        self._ignored = ignored_signals()
         self._user = UserIds.of(options.user) if options.user else None
         self._journal = Path()
 
@@ -122,6 +124,7 @@ class Beginner:
                 start.command,
                 output=layout.output_log,
                 first_pid=self._store.pid_base,
+                ignored=self._ignored,
                 ids=self._user.ids if self._user else None,
                 environment=self._user.environment if self._user else None,
             )

@@ -91,6 +91,15 @@ class Requests:
         self._news.clear()
 
 
+def ignored_signals() -> tuple[int, ...]:
+    """What whoever started us has told us to ignore, as nohup does: the training is to ignore it as well.
+
+    Call before ``signals_become``. The interpreter itself ignores SIGPIPE and SIGXFSZ, which nobody asked for.
+    """
+    by_the_interpreter = {signal.SIGPIPE, signal.SIGXFSZ}
+    return tuple(n for n in signal.valid_signals() - by_the_interpreter if signal.getsignal(n) is signal.SIG_IGN)
+
+
 @contextmanager
 def signals_become(requests: Requests) -> Iterator[None]:
     """SIGUSR1 asks for a dump, SIGTERM and SIGINT to stop; SIGHUP (a lost terminal) changes nothing."""

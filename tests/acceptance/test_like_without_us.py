@@ -28,7 +28,7 @@ def surroundings(report: Path) -> dict[str, object]:
 def test_environment_directory_user_umask_limits_and_signals_are_the_same(place: Path) -> None:
     direct, supervised = place / "direct", place / "supervised"
     command = workload("surroundings.py")
-    shell = 'umask 027; ulimit -n 512; ulimit -c 0; exec nice -n 3 "$@"'
+    shell = 'trap "" HUP USR2 QUIT; umask 027; ulimit -n 512; ulimit -c 0; exec nice -n 3 "$@"'
     for directory, prefix in ((direct, []), (supervised, [sys.executable, "-m", "criu_train", "run", "--"])):
         directory.mkdir()
         subprocess.run(
