@@ -12,7 +12,7 @@ import pytest
 from conftest import Reference, StartJob
 from harness import Job, workload
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
 TRAINING = workload("plain.py", "--steps", 250, "--delay", 0.03, "--child")
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import Reference, StartJob
 from harness import Job, torchrun, until, workload
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(180)]
 
 BIG_MIB = 1500
 LIMIT = "3s"  # beside what a dump of so much memory may take
@@ -237,7 +237,6 @@ def test_a_training_that_ended_unwatched_is_not_trained_again(start_job: StartJo
 
 
 @pytest.mark.torch
-@pytest.mark.slow
 @pytest.mark.parametrize("disaster", [stop_it_early, kill_it_while_it_streams], ids=lambda d: d.__name__)
 def test_a_disturbed_criu_does_not_hang_a_ddp_job(
     start_job: StartJob, undisturbed: Reference, disaster: Callable[[Job], None]
