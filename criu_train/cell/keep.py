@@ -16,6 +16,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PIDFD_GETFD = 438  # the same on every architecture; Linux 5.6 and newer
 
 LOOK_EVERY_S = 0.003
+# CRIU also holds the training's own sockets for a while; with all of a thousand we would run out of descriptors.
+_KEPT_MAX = 256
 
 
 class KeptSockets:
@@ -23,17 +25,18 @@ class KeptSockets:
 
     def __init__(self) -> None:
         self._kept: dict[str, int] = {}
-        self._pidfd = -1
+        self._pidfd = self._pid = -1
 
     def look(self, pid: int) -> None:
         """Take hold of the sockets that this CRIU has opened since the last look."""
         with contextlib.suppress(OSError):
-            if self._pidfd < 0:
-                self._pidfd = os.pidfd_open(pid)
+            if pid != self._pid:
+                self.close()
+                self._pidfd, self._pid = os.pidfd_open(pid), pid
             for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - a few hundred times a second
                 with contextlib.suppress(OSError):
                     target = os.readlink(f"/proc/{pid}/fd/{name}")  # noqa: PTH115
-                    if target.startswith("socket:") and target not in self._kept:
+                    if target.startswith("socket:") and target not in self._kept and len(self._kept) < _KEPT_MAX:
                         self._keep(target, int(name))
 
     def _keep(self, target: str, fd: int) -> None:
@@ -52,4 +55,4 @@ class KeptSockets:
             if fd >= 0:
                 os.close(fd)
         self._kept.clear()
-        self._pidfd = -1
+        self._pidfd = self._pid = -1

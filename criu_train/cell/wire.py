@@ -5,12 +5,16 @@ Record boundaries are kept by the kernel, so there is no framing of our own. Sta
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
+import time
 from typing import Any
 
 # The default socket buffer (net.core.wmem_default, 208 KiB) bounds one record; a long command line needs more.
 _BUFFER_BYTES = 4 << 20
+# Losing a message, or taking the other end for lost, would be worse than a short wait.
+_SHORT_OF_MEMORY_S = (0.01, 0.05, 0.2)
 
 
 class Wire:
@@ -32,8 +36,18 @@ class Wire:
         return self._sock.fileno()
 
     def send(self, kind: str, **fields: Any) -> None:
-        """Send one message. Raises OSError when the other end is gone."""
-        self._sock.send(json.dumps({"kind": kind, **fields}).encode())
+        """Send one message. Raises OSError when the other end is gone, or when memory stays short."""
+        data = json.dumps({"kind": kind, **fields}).encode()
+        for pause_s in _SHORT_OF_MEMORY_S:
+            try:
+                self._sock.send(data)
+            except OSError as error:
+                if error.errno not in (errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                time.sleep(pause_s)
+            else:
+                return
+        self._sock.send(data)
 
     def receive(self) -> dict[str, Any] | None:
         """The next message, or None when the other end is gone. Raises BlockingIOError when nothing is waiting."""

@@ -7,11 +7,13 @@ full disk at any point leaves a directory without marker, which nobody restores.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields as fields_of
@@ -40,6 +42,8 @@ class Draft:
         self.run_id = run_id
         self.trigger = trigger
         self._disk = disk
+        self._ending = threading.Lock()
+        self._given_up = self._complete = False
         make_private_dir(path)
         self._owner = open_private(path / OWNER, os.O_RDWR | os.O_EXCL)
         fcntl.flock(self._owner, fcntl.LOCK_EX)
@@ -87,7 +91,11 @@ class Draft:
             write_atomic(self.path / MANIFEST, manifest, disk=self._disk)
             self._disk.reached("manifest-written")
             self._disk.reached("before-marker")
-            write_atomic(self.path / MARKER, digest_bytes(manifest).encode() + b"\n", disk=self._disk)
+            with self._ending:
+                if self._given_up:
+                    raise OSError(errno.ECANCELED, "it was given up meanwhile")
+                write_atomic(self.path / MARKER, digest_bytes(manifest).encode() + b"\n", disk=self._disk)
+                self._complete = True
         except OSError as error:
             raise DumpFailedError(
                 f"the snapshot could not be made durable: {error.strerror or error}",
@@ -100,7 +108,12 @@ class Draft:
         return read_snapshot(self.path)
 
     def discard(self, reason: str) -> None:
-        """Give the draft up: only CRIU's log and the reason stay, until the next prune. Never raises OSError."""
+        """Give the draft up: only CRIU's log and the reason stay, until the next prune. Never raises OSError.
+
+        One that has just become complete, in a thread that nobody waits for any more, stays.
+        """
+        if not self._give_up():
+            return
         for entry in self.path.iterdir() if self.path.is_dir() else ():
             with suppress(OSError):
                 if entry.is_dir() and not entry.is_symlink():
@@ -115,9 +128,16 @@ class Draft:
         self._disown()
 
     def remove(self) -> None:
-        """Take the draft away without a trace, where there is nothing to tell. Never raises OSError."""
+        """Take the draft away without a trace, where there is nothing to tell; see ``discard``."""
+        if not self._give_up():
+            return
         shutil.rmtree(self.path, ignore_errors=True)
         self._disown()
+
+    def _give_up(self) -> bool:
+        with self._ending:
+            self._given_up = True
+            return not self._complete
 
     def _disown(self) -> None:
         if self._owner >= 0:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,8 @@ class Attempt:
         self._dumped: Dumped | None = None
         self._criu_was_killed = False  # and may have taken the tree along: that is a failure to be told
 
-    async def run(self, limit_s: float | None) -> Dumped:
+    async def run(self, deadline: float | None) -> Dumped:
+        """``deadline``: on the monotonic clock, when CRIU must be done; None for the usual limit."""
         context = self._context
         self._pids = context.cell.tree()
         memory = await asyncio.to_thread(dumpable_bytes, self._pids)
@@ -98,8 +100,8 @@ class Attempt:
         try:
             await context.cell.sync_journal()
             await asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
-            limit = limit_s or context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
-            ended = await self._run_criu(draft, limit)
+            usual_s = context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
+            ended = await self._run_criu(draft, usual_s, deadline)
             if self._dumped is not None:
                 return self._dumped
             if ended.code != 0 or self._cut is None:
@@ -134,7 +136,7 @@ class Attempt:
                 tip="free some space, `criu-train snapshot prune --keep 1`, or put the store elsewhere with --store",
             )
 
-    async def _run_criu(self, draft: Draft, limit_s: float) -> CriuExit:
+    async def _run_criu(self, draft: Draft, usual_s: float, deadline: float | None) -> CriuExit:
         context = self._context
         hook = context.store.layout.root / ".hook"
         self._pids = context.cell.tree()
@@ -148,12 +150,16 @@ class Attempt:
             lock_network=has_tcp_connections(self._pids),
         )
         try:
-            async with machine_lock(context.runtime, limit_s):
+            async with machine_lock(context.runtime, _left(deadline, usual_s)):
                 await asyncio.to_thread(clear_the_way, self._pids)
                 clean = False
                 try:
                     ended = await context.cell.criu(
-                        argv, limit_s=limit_s, stderr=draft.dump_log, hook=hook, at_cut=self._at_cut
+                        argv,
+                        limit_s=_left(deadline, usual_s),
+                        stderr=draft.dump_log,
+                        hook=hook,
+                        at_cut=self._at_cut,
                     )
                     self._criu_was_killed = ended.killed
                     # A dump that ends the tree leaves its network lock for a restore to lift, which may never come.
@@ -244,6 +250,10 @@ class Attempt:
         explanation = explain(_read(draft.dump_log), ended.code)
         kind = PassingFailureError if explanation.passing else DumpFailedError
         return kind(explanation.what, tip=explanation.tip)
+
+
+def _left(deadline: float | None, usual_s: float) -> float:
+    return usual_s if deadline is None else max(1.0, deadline - time.monotonic())
 
 
 def _read(log: Path) -> str:

@@ -11,7 +11,7 @@ from criu_train.cell import processes
 from criu_train.cell.cell import Cell
 from criu_train.cell.records import CellSpec
 from criu_train.criu.find import Criu
-from criu_train.errors import CommandNotRunnableError, RestoreFailedError
+from criu_train.errors import RestoreFailedError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.state import Run
@@ -128,7 +128,7 @@ class Beginner:
                 ids=self._user.ids if self._user else None,
                 environment=self._user.environment if self._user else None,
             )
-        except CommandNotRunnableError:
+        except BaseException:  # most of all a command that can't be executed: no run is left behind
             await cell.kill()
             self._store.forget_run()
             self._state.change(run=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 from criu_train.criu.schema import image_schema
 from criu_train.errors import CriuTrainError, DumpFailedError
@@ -22,13 +23,17 @@ class Dumper:
         image_schema(context.criu.pycriu)  # loading it takes a tenth of a second, which no tree should stand still for
 
     async def dump(self, trigger: str, *, leave_running: bool = True, limit_s: float | None = None) -> Dumped:
-        """Raises DumpFailedError, and then the tree runs on as if nothing had been asked."""
+        """Raises DumpFailedError, and then the tree runs on as if nothing had been asked.
+
+        ``limit_s``: for everything together, all tries and waits; without it CRIU has its own time limit.
+        """
+        deadline = time.monotonic() + limit_s if limit_s is not None else None
         try:
             for pause_s in _PASSING_PAUSES_S:
                 with contextlib.suppress(PassingFailureError):
-                    return await Attempt(self._context, trigger, leave_running=leave_running).run(limit_s)
+                    return await Attempt(self._context, trigger, leave_running=leave_running).run(deadline)
                 await asyncio.sleep(pause_s)
-            return await Attempt(self._context, trigger, leave_running=leave_running).run(limit_s)
+            return await Attempt(self._context, trigger, leave_running=leave_running).run(deadline)
         except CriuTrainError:
             raise
         except OSError as error:

@@ -114,6 +114,7 @@ def _supervise(
         if snapshot.status == "incomplete":  # if its CRIU was killed, its packet rules are still there
             cure([], log=_read(snapshot.path / DUMP_LOG))
     store.sweep()
+    store.layout.cell.unlink(missing_ok=True)  # it has been read, and tells nothing about what comes now
     supervisor = Supervisor(
         store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime_directory()
     )
@@ -136,7 +137,9 @@ def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:
     cause = describe_interruption(state, ended)
     EventLog(store.layout.events).append("interrupted", run=run.id, cause=cause)
     reporter.interrupted(cause)
-    return ended if state is None or state.state in ALIVE else None
+    # Once asked to stop, a training that ends itself with 0 has not come to its end.
+    unwatched = state is None or state.state in (ALIVE | {"lost"}) - {"stopping"}
+    return ended if unwatched else None
 
 
 def _finish_alone(store: Store, ended: Ended, reporter: Reporter) -> int:

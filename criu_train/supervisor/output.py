@@ -32,6 +32,11 @@ class OutputFollower:
         """Show what is left, then end. Gives up on a reader that does not read."""
         os.write(self._stop_write, b"x")
         self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self._inotify.close()
+            self._file.close()
+            os.close(self._stop_read)
+            os.close(self._stop_write)
 
     def _follow(self) -> None:
         import select

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from criu_train.criu.command import restore_command
 from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
-from criu_train.errors import CriuTrainError, RestoreFailedError
+from criu_train.errors import CriuTrainError, EnvironmentUnfitError, RestoreFailedError
 from criu_train.store.integrity import verify
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot
@@ -76,8 +77,8 @@ class Restorer:
         for snapshot in snapshots:
             try:
                 restored = await self._restore(snapshot)
-            except UndoFailedError:
-                raise
+            except (UndoFailedError, EnvironmentUnfitError):
+                raise  # no snapshot's fault
             except CriuTrainError as error:
                 self.attempts.append(Attempt(snapshot.id, str(error), error.tip))
             except OSError as error:
@@ -91,7 +92,7 @@ class Restorer:
         manifest = await asyncio.to_thread(_verified, snapshot)
         listing = read_listing(snapshot.path / "listing.json")
         warnings = _fit(manifest, self._criu)
-        async with machine_lock(self._runtime, self._options.restore_timeout):
+        async with machine_lock(self._runtime, math.inf):
             rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
             cell: Cell | None = None
             try:
@@ -105,9 +106,12 @@ class Restorer:
                 if cell is not None:
                     await cell.kill()
                     # What the tree did before it was found wanting is undone first, then the rollback itself.
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(Exception):
                         again = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
-                        await asyncio.to_thread(again.commit)
+                        try:
+                            await asyncio.to_thread(again.commit)
+                        except OSError:
+                            await asyncio.to_thread(again.undo)
                 await asyncio.to_thread(_undo, rollback)
                 if isinstance(error, ConnectionError):
                     raise RestoreFailedError(

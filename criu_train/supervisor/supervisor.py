@@ -128,11 +128,18 @@ class Supervisor:
         if outcome.how == "ended" and ended.code != 0:
             return None
         if outcome.how == "ended":
-            self._store.finish_run(ended.exit_code, describe_end(ended))
+            self._write_down_the_end(ended)
             self._events.append("finished", exit_code=ended.exit_code)
             self._reporter.ended(ended)
             return 0
         return self._stopped(outcome.how)
+
+    def _write_down_the_end(self, ended: Ended) -> None:
+        try:
+            self._store.finish_run(ended.exit_code, describe_end(ended))
+        except (OSError, CriuTrainError) as error:  # a full disk does not change that the training ended well
+            tip = "free some space; the same command would go on from the newest snapshot"
+            self._reporter.warning(f"that the training has ended could not be written down: {error}", tip)
 
     def _stopped(self, how: str) -> int:
         assert self._requests.stop_signal is not None
