@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -11,6 +12,8 @@ from store_samples import FILES, ForgetfulDisk, FullDisk, add, die_at, facts, fi
 
 from criu_train.errors import DumpFailedError
 from criu_train.store.digest import digest_bytes
+from criu_train.store.draft import Draft
+from criu_train.store.durable import Disk
 from criu_train.store.integrity import verify
 from criu_train.store.manifest import ExternalFile, Manifest
 from criu_train.store.snapshot import is_live
@@ -212,3 +215,30 @@ def test_a_file_that_can_not_be_read_back_is_told_as_a_failed_dump(
     with pytest.raises(DumpFailedError, match="Input/output error"):
         draft.publish(facts())
     assert store.snapshots()[0].status == "incomplete"
+
+
+class _GivingUp(Disk):
+    """Gives the draft up at a point, as a supervisor does that waits for the publishing thread no longer."""
+
+    def __init__(self, point: str) -> None:
+        self.point = point
+        self.draft: Draft | None = None
+
+    def reached(self, point: str) -> None:
+        if point == self.point and self.draft is not None:
+            self.draft.discard("the grace was over")
+
+
+@pytest.mark.parametrize(("point", "status"), [("before-marker", "incomplete"), ("after-marker", "complete")])
+def test_a_draft_given_up_in_the_middle_of_its_publish_is_whole_or_not_complete(
+    tmp_path: Path, point: str, status: str
+) -> None:
+    disk = _GivingUp(point)
+    store = Store.create_or_open(tmp_path / "store", disk)
+    disk.draft = draft = store.new_draft("run-1", "preempt")
+    fill(draft)
+    with contextlib.suppress(DumpFailedError):
+        draft.publish(facts())
+    (snapshot,) = store.snapshots()
+    assert snapshot.status == status
+    assert status == "incomplete" or verify(snapshot) == []

@@ -67,3 +67,19 @@ async def test_whoever_waits_for_a_dump_is_told_when_there_will_be_none() -> Non
     reason = DumpFailedError("the training has ended", tip="nothing left to dump")
     requests.refuse_dumps(reason)
     assert await waiting is reason
+
+
+async def test_patience_ends_with_the_grace_once_asked_to_stop() -> None:
+    requests = Requests()
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    requests.stop(signal.SIGTERM)
+    assert not await asyncio.wait_for(requests.patiently(never, 0.05), 5)
+    assert requests.grace_left(0.05) == 0.0
+
+
+async def test_patience_ends_at_once_with_the_second_interrupt() -> None:
+    requests = Requests()
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    requests.stop(signal.SIGINT)
+    requests.stop(signal.SIGINT)
+    assert not await asyncio.wait_for(requests.patiently(never, 60), 5)
