@@ -10,7 +10,7 @@ import pytest
 from conftest import Reference, StartJob
 from harness import Job, workload
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
 LONG = workload("plain.py", "--steps", 2000, "--delay", 0.02, "--child")
 SHORT = workload("plain.py", "--steps", 250, "--delay", 0.03, "--child")
