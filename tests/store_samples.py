@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class FullDisk(Disk):
         super().fsync(path)
 
 
-class ForgetfulDisk(Disk):
+class ForgetfulDisk(Disk, ABC):
     """Knows what a power cut would leave: only what was fsynced counts as being on the disk.
 
     After every operation ``look`` is called with a directory for each way in which the cut could come out: no names
@@ -133,8 +134,9 @@ class ForgetfulDisk(Disk):
         self.outcomes = 0
         self.lock = threading.Lock()
 
+    @abstractmethod
     def look(self, left_by_the_cut: Path) -> None:
-        raise NotImplementedError
+        """What must hold after a cut that left this."""
 
     def fsync(self, path: Path) -> None:
         super().fsync(path)
