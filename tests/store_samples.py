@@ -14,14 +14,18 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from criu_train.store.digest import digest_bytes
 from criu_train.store.draft import Draft
 from criu_train.store.durable import Disk
 from criu_train.store.manifest import Cpu, ExternalFile, ManifestFields
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
 
+_PAGES = b"p" * 70_000
+PACK = f"packs/{digest_bytes(_PAGES)}"
 FILES = {
-    "images/pages-1.img": b"p" * 70_000,
+    PACK: _PAGES,
+    "pages.index": b"index",
     "images/core-1000.img": b"core",
     "images/pstree.img": b"tree",
     "listing.json": b"{}",

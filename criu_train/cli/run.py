@@ -24,6 +24,12 @@ def supervision_options(command: Any) -> Any:
             option("--restore-timeout", type=DURATION, default="10m", help="Time limit of one restore."),
             option("--file-limit", type=SIZE, default="1G", help="Largest file whose bytes are saved."),
             option(
+                "--memory-limit",
+                type=SIZE,
+                default=None,
+                help="Most memory kept for captures; default half of what is free.",
+            ),
+            option(
                 "--workspace",
                 type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
                 multiple=True,

@@ -21,10 +21,21 @@ from pathlib import Path
 
 from criu_train.errors import DumpFailedError
 from criu_train.store.digest import digest_bytes, digest_file, is_digest
+from criu_train.store.dump_log import compress_log
 from criu_train.store.durable import DISK, Disk, fsync_tree, make_private_dir, open_private, write_atomic
 from criu_train.store.layout import created_at_of, sequence_of
 from criu_train.store.manifest import Manifest, ManifestFields, StoredFile
-from criu_train.store.snapshot import DUMP_LOG, FAILED, MANIFEST, MARKER, NOT_COVERED, OWNER, Snapshot, read_snapshot
+from criu_train.store.snapshot import (
+    DUMP_LOG,
+    FAILED,
+    MANIFEST,
+    MARKER,
+    NOT_COVERED,
+    OWNER,
+    PACKS,
+    Snapshot,
+    read_snapshot,
+)
 from criu_train.units import utc_now_iso
 
 
@@ -49,6 +60,7 @@ class Draft:
         fcntl.flock(self._owner, fcntl.LOCK_EX)
         make_private_dir(self.images)
         make_private_dir(self.files)
+        make_private_dir(self.packs)
 
     @property
     def images(self) -> Path:
@@ -61,16 +73,24 @@ class Draft:
         return self.path / "files"
 
     @property
+    def packs(self) -> Path:
+        """For the packs of the large images, each named by its BLAKE3 digest."""
+        return self.path / PACKS
+
+    @property
     def dump_log(self) -> Path:
         """CRIU's log."""
         return self.path / DUMP_LOG
 
-    def publish(self, fields: ManifestFields) -> Snapshot:
+    def publish(self, fields: ManifestFields, *, log_ended: bool = False) -> Snapshot:
         """Make everything durable, then the snapshot complete; raises DumpFailedError, after which call ``discard``.
 
+        ``log_ended``: CRIU has come to its end, so that its log can be compressed.
         Takes as long as the disk: call it off the event loop.
         """
         try:
+            if log_ended:
+                compress_log(self.path)
             names = self._tidy()
             with ThreadPoolExecutor(1) as pool:  # the disk writes while the processor reads
                 synced = pool.submit(fsync_tree, self.path, disk=self._disk)
@@ -86,6 +106,7 @@ class Draft:
                 created_at=created_at_of(self.id),
                 trigger=self.trigger,
                 stored_bytes=sum(one.size for one in stored.values()),
+                added_bytes=sum(one.size for name, one in stored.items() if self._is_new(name)),
                 files=stored,
             ).to_json()
             write_atomic(self.path / MANIFEST, manifest, disk=self._disk)
@@ -102,7 +123,9 @@ class Draft:
                 tip="check the free space and the health of the disk that holds the store",
             ) from error
         self._disk.reached("after-marker")
-        with suppress(OSError):  # the snapshot is complete, whatever happens to this file
+        with suppress(OSError):  # the snapshot is complete, whatever happens to these files
+            if log_ended:
+                self.dump_log.unlink(missing_ok=True)
             (self.path / OWNER).unlink()
         self._disown()
         return read_snapshot(self.path)
@@ -145,7 +168,7 @@ class Draft:
             self._owner = -1
 
     def _tidy(self) -> list[str]:
-        """The files to cover; removes sockets and FIFOs that served the dump, makes the rest private."""
+        """The files to cover; removes sockets, FIFOs and half packs that served the dump, makes the rest private."""
         names = []
         for parent, directories, files in os.walk(self.path):
             for name in (*directories, *files):
@@ -153,7 +176,11 @@ class Draft:
                 status = path.lstat()
                 if stat.S_ISDIR(status.st_mode):
                     path.chmod(0o700)
-                elif stat.S_ISSOCK(status.st_mode) or stat.S_ISFIFO(status.st_mode):
+                elif (
+                    stat.S_ISSOCK(status.st_mode)
+                    or stat.S_ISFIFO(status.st_mode)
+                    or (path.parent == self.packs and not is_digest(name))
+                ):
                     path.unlink()
                 elif not stat.S_ISREG(status.st_mode):
                     raise OSError(f"{path} is neither a file nor a directory")
@@ -165,7 +192,11 @@ class Draft:
         return names
 
     def _stored(self, name: str) -> StoredFile:
-        """Size and digest of a file; a blob's name is its digest, which need not be found out twice."""
+        """Size and digest of a file; the name of a blob or pack is its digest, which need not be found out twice."""
         path = self.path / name
-        known = path.parent == self.files and is_digest(path.name)
+        known = path.parent in (self.files, self.packs) and is_digest(path.name)
         return StoredFile(path.lstat().st_size, path.name if known else digest_file(path))
+
+    def _is_new(self, name: str) -> bool:
+        """Whether a file takes room that nothing took before this snapshot."""
+        return (self.path / name).lstat().st_nlink == 1

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from criu_train.store.digest import digest_file
-from criu_train.store.manifest import Manifest
-from criu_train.store.snapshot import NOT_COVERED, Snapshot, read_snapshot, size_problems
+from criu_train.store.manifest import Manifest, StoredFile
+from criu_train.store.snapshot import NOT_COVERED, PACKS, Snapshot, read_snapshot, size_problems
 
 
-def verify(snapshot: Snapshot, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+def verify(
+    snapshot: Snapshot, progress: Callable[[int, int], None] = lambda done, total: None, *, packs: bool = True
+) -> list[str]:
     """What is wrong with a snapshot, a line each; empty when nothing is. Never raises.
 
     ``progress`` is told bytes read and bytes in all. Sizes are checked before bytes: CRIU loops for ever on images
-    that were truncated, so with any size wrong nothing else counts.
+    that were truncated, so with any size wrong nothing else counts. ``packs``: False leaves the bytes in the packs,
+    not their sizes, to a restore that checks them on their way.
     """
     now = read_snapshot(snapshot.path)
     if now.manifest is None:
@@ -26,7 +29,7 @@ def verify(snapshot: Snapshot, progress: Callable[[int, int], None] = lambda don
     return [
         *wrong,
         *_unexpected(now.path, now.manifest),
-        *(_changed(now.path, now.manifest, progress) if not wrong else ()),
+        *(_changed(now.path, _files(now.manifest, packs=packs), progress) if not wrong else ()),
     ]
 
 
@@ -42,8 +45,12 @@ def _unexpected(path: Path, manifest: Manifest) -> list[str]:
     return sorted(found)
 
 
-def _changed(path: Path, manifest: Manifest, progress: Callable[[int, int], None]) -> list[str]:
-    total = sum(stored.size for stored in manifest.files.values())
+def _files(manifest: Manifest, *, packs: bool) -> Mapping[str, StoredFile]:
+    return {name: stored for name, stored in manifest.files.items() if packs or not name.startswith(f"{PACKS}/")}
+
+
+def _changed(path: Path, files: Mapping[str, StoredFile], progress: Callable[[int, int], None]) -> list[str]:
+    total = sum(stored.size for stored in files.values())
     done = 0
 
     def advance(count: int) -> None:
@@ -52,7 +59,7 @@ def _changed(path: Path, manifest: Manifest, progress: Callable[[int, int], None
         progress(done, total)
 
     problems = []
-    for name, stored in manifest.files.items():
+    for name, stored in files.items():
         try:
             if digest_file(path / name, advance) != stored.digest:
                 problems.append(f"{name} has changed: its checksum is not the one in the manifest")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from criu_train.errors import StoreError
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)  # 1: the pages lie in images/ as CRIU writes them, and nobody counted what a snapshot added
+
+# Between what a listing tells and the long rest. Valid JSON either way; no line breaks are written but this one.
+_CUT = b',\n"cpu":'
 
 
 @dataclass(frozen=True)
@@ -40,32 +44,43 @@ class StoredFile(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManifestFields:
-    """What the supervisor knows about a snapshot."""
+class Facts:
+    """What the supervisor knows about a snapshot, in short."""
 
     command: tuple[str, ...]
     cwd: str
     criu_version: str
     kernel: str
     boot_id: str
-    cpu: Cpu
     tasks: int
     root_pid: int  # as the cell numbers it
     ns_last_pid: int
     memory_bytes: int
     frozen_time_us: int | None
+    spilled_bytes: int | None = None  # what had to go to the disk while the tree stood still; None: not counted
     stats: Mapping[str, int] = field(default_factory=dict)  # CRIU's own figures about the dump
     step: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     journal: str = ""  # file name below journals/
     journal_offset: int = 0  # where the journal stood at the cut, bytes
-    external: tuple[ExternalFile, ...] = ()
     notes: tuple[str, ...] = ()  # warnings: what the snapshot could not hold
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest(ManifestFields):
-    """``ManifestFields`` and what the store adds."""
+class ManifestFields(Facts):
+    """What the supervisor knows about a snapshot."""
+
+    cpu: Cpu
+    external: tuple[ExternalFile, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Facts):
+    """What a listing tells of a snapshot: ``Facts`` and what the store adds to them.
+
+    ``stored_bytes``: all files of the snapshot. ``added_bytes``: those of them that it shares with no earlier one;
+    None where nobody counted.
+    """
 
     id: str
     sequence: int
@@ -73,36 +88,77 @@ class Manifest(ManifestFields):
     created_at: str
     trigger: str
     stored_bytes: int
-    files: Mapping[str, StoredFile]  # by path within the snapshot
+    added_bytes: int | None = None
     version: int = VERSION
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Summary:
+        """Reads no more than the beginning; raises StoreError as ``Manifest.from_json`` does."""
+        head, cut, _ = data.partition(_CUT)
+        facts = _parse(head + b"}" if cut else data)
+        return _make(cls, {name: facts[name] for name in _SUMMARY if name in facts})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Summary, ManifestFields):
+    """Everything about a snapshot."""
+
+    files: Mapping[str, StoredFile]  # by path within the snapshot
+
+    @property
+    def packed(self) -> bool:
+        """Whether the pages lie in packs; else in ``images`` as CRIU writes them."""
+        return self.version > 1
 
     def to_json(self) -> bytes:
         """The bytes of ``manifest.json``."""
-        facts = {one.name: getattr(self, one.name) for one in fields(self)}
-        facts |= {"cpu": asdict(self.cpu), "stats": dict(self.stats), "metrics": dict(self.metrics)}
+        short = {name: getattr(self, name) for name in _SUMMARY}
+        short |= {"stats": dict(self.stats), "metrics": dict(self.metrics)}
         # Long lists of equal shape are rows rather than objects: a third of the size and of the time to read.
-        facts["external"] = [list(one) for one in self.external]
-        facts["files"] = {path: list(stored) for path, stored in sorted(self.files.items())}
-        return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
+        long = {
+            "cpu": asdict(self.cpu),
+            "files": {path: list(stored) for path, stored in sorted(self.files.items())},
+            "external": [list(one) for one in self.external],
+        }
+        head, rest = (json.dumps(part, separators=(",", ":")).encode() for part in (short, long))
+        return head[:-1] + b",\n" + rest[1:] + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Raises StoreError for anything but a manifest of a version known here."""
-        try:
-            facts: dict[str, Any] = json.loads(data)
-            version = facts["version"]
-            if version != VERSION:
-                raise StoreError(
-                    f"the manifest is of version {version}, this criu-train reads {VERSION}",
-                    tip="use the criu-train that wrote it",
-                )
+        return _make(cls, _parse(data))
+
+
+_SUMMARY = tuple(one.name for one in fields(Summary))
+_M = TypeVar("_M", bound=Summary)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(data)
+        version = facts["version"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _unreadable(error) from error
+    if version not in READABLE:
+        raise StoreError(
+            f"the manifest is of version {version}, this criu-train reads {VERSION}",
+            tip="use the criu-train that wrote it",
+        )
+    return facts
+
+
+def _make(kind: type[_M], facts: dict[str, Any]) -> _M:
+    try:
+        facts["command"] = tuple(facts["command"])
+        facts["notes"] = tuple(facts["notes"])
+        if issubclass(kind, Manifest):
             facts["cpu"] = Cpu(**facts["cpu"] | {"flags": tuple(facts["cpu"]["flags"])})
-            facts["command"] = tuple(facts["command"])
-            facts["notes"] = tuple(facts["notes"])
             facts["external"] = tuple(map(ExternalFile._make, facts["external"]))
             facts["files"] = {path: StoredFile._make(row) for path, row in facts["files"].items()}
-            return cls(**facts)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise StoreError(
-                f"the manifest can't be read ({type(error).__name__})", tip="use another snapshot"
-            ) from error
+        return kind(**facts)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> StoreError:
+    return StoreError(f"the manifest can't be read ({type(error).__name__})", tip="use another snapshot")

@@ -7,34 +7,47 @@ import gc
 import json
 import os
 import stat
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from criu_train.errors import StoreError
 from criu_train.store.digest import digest_bytes
 from criu_train.store.guard import distrust
 from criu_train.store.layout import created_at_of, sequence_of
-from criu_train.store.manifest import Manifest
+from criu_train.store.manifest import Manifest, Summary
 
 MANIFEST = "manifest.json"
 MARKER = "COMPLETE"
 OWNER = ".owner"  # locked as long as the process that writes the draft lives
 FAILED = "failed.json"  # why a draft was given up
-DUMP_LOG = "dump.log"
+DUMP_LOG = "dump.log"  # of drafts, failed ones too
+COMPRESSED_LOG = "dump.log.zst"  # of complete snapshots
+PACKS = "packs"
+INDEX = "pages.index"  # how the large images are put together from the packs
 # CRIU writes its figures after everything else, when a snapshot taken on the way out is already complete.
 _CRIU_STATS = ("images/stats-dump", "images/stats-restore")
 # What the manifest does not cover: itself, what comes after it, and what nothing is restored from.
-NOT_COVERED = frozenset({MANIFEST, MARKER, OWNER, FAILED, DUMP_LOG, f".{MANIFEST}.tmp", f".{MARKER}.tmp", *_CRIU_STATS})
+NOT_COVERED = frozenset(
+    {MANIFEST, MARKER, OWNER, FAILED, DUMP_LOG, COMPRESSED_LOG, f".{MANIFEST}.tmp", f".{MARKER}.tmp", *_CRIU_STATS}
+)
 
 Status = Literal["complete", "incomplete", "corrupt"]
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """``reason`` tells why the status is not ``complete``; ``proven`` whether a trial restore worked, if there was one.
+# Of so many of the newest snapshots a listing checks the sizes of all files; a run rarely keeps more than a few.
+_SIZED_IN_LISTINGS = 100
 
+_M = TypeVar("_M", bound=Summary)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A snapshot as a listing tells of it.
+
+    ``reason`` tells why the status is not ``complete``; ``proven`` whether a trial restore worked, if there was one.
     ``manifest`` is there when it could be read, also of some that are corrupt.
     """
 
@@ -43,7 +56,7 @@ class Snapshot:
     sequence: int
     status: Status
     reason: str | None
-    manifest: Manifest | None
+    manifest: Summary | None
     abandoned: bool = False
     proven: bool | None = None
 
@@ -51,6 +64,13 @@ class Snapshot:
     def created_at(self) -> str:
         """ISO 8601, UTC."""
         return created_at_of(self.id)
+
+
+@dataclass(frozen=True)
+class Snapshot(Listed):
+    """A snapshot with its whole manifest, and the sizes of all its files checked."""
+
+    manifest: Manifest | None
 
     @property
     def images(self) -> Path:
@@ -62,38 +82,64 @@ class Snapshot:
         """The blobs of saved files."""
         return self.path / "files"
 
+    @property
+    def packs(self) -> Path:
+        """The packs that the large images are put together from."""
+        return self.path / PACKS
+
 
 def read_snapshot(path: Path, *, abandoned: bool = False, proven: bool | None = None) -> Snapshot:
     """What can be told about the snapshot at ``path`` without reading its images; never raises.
 
     Complete means: the marker fits the manifest, and every file is there with its size.
     """
-    status: Status = "complete"
-    reason = manifest = None
-    try:
-        manifest = _read_manifest(path)
-        if problem := next(size_problems(path, manifest), None):
-            status, reason = "corrupt", problem
-    except _NotWholeError as error:
-        status, reason = error.status, str(error)
-    except StoreError as error:
-        status, reason = "corrupt", str(error)
-    except OSError as error:
-        status, reason = "corrupt", f"can't be read: {error.strerror}"
+    status, reason, manifest = _look(path, Manifest.from_json)
+    if manifest is not None and (problem := next(size_problems(path, manifest), None)):
+        status, reason = "corrupt", problem
     return Snapshot(path, path.name, sequence_of(path.name) or 0, status, reason, manifest, abandoned, proven)
 
 
-def read_snapshots(paths: Iterable[Path], *, abandoned: Container[str], proven: Mapping[str, bool]) -> list[Snapshot]:
+def list_snapshot(path: Path, *, abandoned: bool = False, proven: bool | None = None) -> Listed:
+    """As ``read_snapshot``, quicker: complete means no more than that the marker fits the manifest."""
+    status, reason, summary = _look(path, Summary.from_json)
+    return Listed(path, path.name, sequence_of(path.name) or 0, status, reason, summary, abandoned, proven)
+
+
+def read_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool]) -> list[Snapshot]:
     """``read_snapshot`` of each, oldest first by sequence number; the marks are by id."""
-    # The collector would look through everything read so far again and again: half of the time with many snapshots.
+    with _no_collector():
+        return [
+            read_snapshot(one, abandoned=one.name in abandoned, proven=proven.get(one.name)) for one in _sort(paths)
+        ]
+
+
+def list_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool]) -> list[Listed]:
+    """``read_snapshot`` of the newest hundred, ``list_snapshot`` of those before; oldest first."""
+    with _no_collector():
+        ordered = _sort(paths)
+        older = len(ordered) - _SIZED_IN_LISTINGS
+        return [
+            (list_snapshot if at < older else read_snapshot)(
+                one, abandoned=one.name in abandoned, proven=proven.get(one.name)
+            )
+            for at, one in enumerate(ordered)
+        ]
+
+
+def _sort(paths: Sequence[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: sequence_of(path.name) or 0)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """The collector would look through everything read so far again and again: half of the time with many snapshots."""
     collects = gc.isenabled()
     gc.disable()
     try:
-        found = [read_snapshot(path, abandoned=path.name in abandoned, proven=proven.get(path.name)) for path in paths]
+        yield
     finally:
         if collects:
             gc.enable()
-    return sorted(found, key=lambda one: one.sequence)
 
 
 class _NotWholeError(Exception):
@@ -102,7 +148,19 @@ class _NotWholeError(Exception):
         self.status: Status = status
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _look(path: Path, parse: Callable[[bytes], _M]) -> tuple[Status, str | None, _M | None]:
+    """Status, the reason for it, and the manifest as ``parse`` makes it of its bytes."""
+    try:
+        return "complete", None, _read_manifest(path, parse)
+    except _NotWholeError as error:
+        return error.status, str(error), None
+    except StoreError as error:
+        return "corrupt", str(error), None
+    except OSError as error:
+        return "corrupt", f"can't be read: {error.strerror}", None
+
+
+def _read_manifest(path: Path, parse: Callable[[bytes], _M]) -> _M:
     """The manifest, once the marker vouches for it; raises _NotWholeError, StoreError, OSError."""
     if reason := distrust(path.lstat()):
         raise _NotWholeError("corrupt", f"the snapshot {reason}")
@@ -116,7 +174,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise _NotWholeError("corrupt", f"{MANIFEST} is missing") from None
     if marker.strip() != digest_bytes(data).encode():
         raise _NotWholeError("corrupt", f"{MANIFEST} does not match {MARKER}")
-    manifest = Manifest.from_json(data)
+    manifest = parse(data)
     if manifest.id != path.name:
         raise _NotWholeError("corrupt", f"it is a copy of {manifest.id}")
     return manifest

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from criu_train.errors import StoreError, UsageError
 from criu_train.store import state as state_file
+from criu_train.store.creating import initialise
 from criu_train.store.draft import Draft
-from criu_train.store.durable import DISK, Disk, make_private_dir, write_atomic
+from criu_train.store.durable import DISK, Disk, make_private_dir
 from criu_train.store.guard import check_ours
+from criu_train.store.journals import forget_journals, next_journal
 from criu_train.store.layout import TRASH_PREFIX, StoreLayout, sequence_of, snapshot_id
 from criu_train.store.removal import set_aside, sweep
 from criu_train.store.retention import newest_usable, superfluous
-from criu_train.store.snapshot import Snapshot, read_snapshots
+from criu_train.store.snapshot import Listed, Snapshot, list_snapshots, read_snapshots
 from criu_train.store.state import Run, StoreState
 from criu_train.units import utc_now_iso
 
@@ -72,7 +74,7 @@ class Store:
                 disk.fsync(layout.root.parent)
             check_ours(layout.root)
             if not layout.config.exists():
-                _initialise(layout, disk)
+                initialise(layout, disk)
         except OSError as error:
             raise StoreError(
                 f"no store can be made at {layout.root}: {error.strerror}", tip="name another place with --store"
@@ -121,8 +123,24 @@ class Store:
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, oldest first by sequence number; reads no images."""
         state = state_file.load(self.layout)
-        paths = [path for path in self._entries() if sequence_of(path.name) is not None]
-        return read_snapshots(paths, abandoned=state.abandoned, proven=state.proven)
+        return read_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven)
+
+    def listing(self) -> list[Listed]:
+        """As ``snapshots``, quick with thousands: only the newest hundred are looked at beyond their manifests."""
+        state = state_file.load(self.layout)
+        return list_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven)
+
+    def earlier(self, run: str | None = None) -> list[Path]:
+        """Where the complete snapshots lie, newest first, of one run or of all."""
+        complete = [one for one in self.listing() if one.status == "complete"]
+        return [one.path for one in reversed(complete) if one.manifest and run in (None, one.manifest.run)]
+
+    def added_by_newest(self) -> int:
+        """How many bytes the newest complete snapshot added to the disk; all of its bytes where nobody counted."""
+        newest = next((one.manifest for one in reversed(self.listing()) if one.status == "complete"), None)
+        if newest is None:
+            return 0
+        return newest.stored_bytes if newest.added_bytes is None else newest.added_bytes
 
     def find(self, text: str) -> Snapshot:
         """The snapshot with this sequence number, id or unique beginning of an id; ``latest`` is the newest usable.
@@ -188,7 +206,7 @@ class Store:
         if keep < 1:
             raise UsageError("at least one snapshot has to stay", tip="use --keep 1 or more")
         gone = self._remove(superfluous(self.snapshots(), keep), refuse_live=False)
-        self._forget_journals()
+        forget_journals(self.layout.journals, self.listing())
         return gone
 
     def sweep(self) -> list[str]:
@@ -197,19 +215,9 @@ class Store:
 
     def next_journal(self) -> Path:
         """Where the next cell writes its journal; the directory is there, the file is not."""
-        if not self.layout.journals.is_dir():
-            make_private_dir(self.layout.journals)
-        numbers = [int(path.stem) for path in self.layout.journals.glob("*.jsonl") if path.stem.isdecimal()]
-        return self.layout.journals / f"{max(numbers, default=0) + 1:06d}.jsonl"
+        return next_journal(self.layout.journals)
 
     # How
-
-    def _forget_journals(self) -> None:
-        """A restore reads the journals from its snapshot's on; those before the oldest snapshot's serve nobody."""
-        needed = [one.manifest.journal for one in self.snapshots() if one.manifest and one.manifest.journal]
-        for path in self.layout.journals.glob("*.jsonl"):
-            if needed and path.name < min(needed):
-                path.unlink(missing_ok=True)
 
     def _remove(self, snapshots: Sequence[Snapshot], *, refuse_live: bool) -> list[str]:
         with state_file.mutex(self.layout):
@@ -227,27 +235,12 @@ class Store:
     def _entries(self) -> Sequence[Path]:
         return list(self.layout.snapshots.iterdir()) if self.layout.snapshots.is_dir() else []
 
+    def _paths(self) -> Sequence[Path]:
+        return [path for path in self._entries() if sequence_of(path.name) is not None]
+
     def _change(self, how: state_file.Change) -> StoreState:
         with state_file.mutex(self.layout):
             return self._change_locked(how)
 
     def _change_locked(self, how: state_file.Change) -> StoreState:
         return state_file.change(self.layout, how, self._disk)
-
-
-def _initialise(layout: StoreLayout, disk: Disk) -> None:
-    """Make an empty directory of ours, or one whose making was cut off, a store."""
-    with state_file.mutex(layout):
-        if layout.config.exists():
-            return
-        ours = {path.name for path in (layout.mutex, layout.lock, layout.snapshots, layout.journals, layout.rollback)}
-        if foreign := {path.name for path in layout.root.iterdir()} - ours - {f".{layout.config.name}.tmp"}:
-            raise StoreError(
-                f"{layout.root} is no store, and there is something else in it ({min(foreign)})",
-                tip="name an empty or a new directory with --store",
-            )
-        layout.root.chmod(0o700)
-        for path in (layout.snapshots, layout.journals, layout.rollback):
-            if not path.is_dir():
-                make_private_dir(path)
-        write_atomic(layout.config, state_file.new_state().to_json(), disk=disk)

@@ -9,7 +9,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Durations in seconds, sizes in bytes. ``every`` None means no timer."""
+    """Durations in seconds, sizes in bytes. ``every`` None means no timer.
+
+    ``memory_limit``: the most memory kept for captures, None for half of what is free.
+    """
 
     every: float | None = 1800.0
     keep: int = 5
@@ -21,4 +24,5 @@ class RunOptions:
     dump_timeout: float = 300.0
     restore_timeout: float = 600.0
     file_limit: int = 1 << 30
+    memory_limit: int | None = None
     workspace: tuple[Path, ...] = field(default=())

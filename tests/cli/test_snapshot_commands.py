@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from snapshot_calls import KEYS, Call, run
-from store_samples import FILES, add
+from store_samples import FILES, PACK, add
 
 from criu_train.cli.snapshot import snapshot as group
 from criu_train.errors import StoreError, UsageError
@@ -74,15 +74,15 @@ def test_verify_says_of_the_newest_that_every_byte_is_as_it_was_written(store: S
 
 def test_verify_exits_with_1_and_names_what_is_wrong(store: Store, call: Call) -> None:
     good, bad = add(store), add(store)
-    data = bytearray(FILES["images/pages-1.img"])
+    data = bytearray(FILES[PACK])
     data[77] ^= 1
-    (bad.images / "pages-1.img").write_bytes(data)
+    (bad.path / PACK).write_bytes(data)
     result = call("verify", "--all")
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
         f"{good.id}  Completed, every byte as it was written",
         f"{bad.id}  Corrupt",
-        "  images/pages-1.img has changed: its checksum is not the one in the manifest",
+        f"  {PACK} has changed: its checksum is not the one in the manifest",
     ]
     told = json.loads(call("verify", "--all", "--json").stdout)
     assert [(one["id"], one["ok"], len(one["problems"])) for one in told] == [(good.id, True, 0), (bad.id, False, 1)]

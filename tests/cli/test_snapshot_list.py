@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from snapshot_calls import KEYS, Call, run
-from store_samples import FILES, add
+from store_samples import FILES, PACK, add
 
 from criu_train.cli import snapshot as module
 from criu_train.cli.snapshot_view import print_snapshots
@@ -81,7 +81,7 @@ def test_list_of_a_store_that_others_can_write_to_is_refused(store: Store, call:
 
 def test_list_shows_status_trigger_pause_and_sizes_in_words(store: Store, call: Call) -> None:
     good, broken = add(store, trigger="preempt"), add(store)
-    (broken.images / "pages-1.img").write_bytes(b"[bold]")
+    (broken.path / PACK).write_bytes(b"[bold]")
     store.new_draft("run-1", "timer").discard("CRIU failed [red]: no room")
     lines = call("list").stdout.splitlines()
     assert lines[0].split() == ["ID", "Time", "Status", "Trigger", "Pause", "Memory", "Stored"]
@@ -89,7 +89,7 @@ def test_list_shows_status_trigger_pause_and_sizes_in_words(store: Store, call: 
     for word in ("just now", "Completed", "preempt", "912.3 ms", "3.0 GiB", "68.4 KiB"):
         assert word in lines[1]
     assert "Corrupt" in lines[2] and "Incomplete" in lines[3]
-    assert lines[-2].endswith("Corrupt: images/pages-1.img has 6 bytes instead of 70000")
+    assert lines[-2].endswith(f"Corrupt: {PACK} has 6 bytes instead of 70000")
     assert lines[-1].endswith("Incomplete: CRIU failed [red]: no room")
 
 

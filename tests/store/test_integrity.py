@@ -9,15 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_samples import FILES, add
+from store_samples import FILES, PACK, add
 
 from criu_train.store.digest import digest_bytes, digest_file
 from criu_train.store.integrity import verify
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot, read_snapshot
 from criu_train.store.store import Store
-
-PAGES = "images/pages-1.img"
 
 
 @pytest.fixture
@@ -46,7 +44,7 @@ def test_a_file_of_another_length_is_found_without_reading(snapshot: Snapshot, n
 
 
 def test_bytes_are_not_read_when_a_size_is_wrong(snapshot: Snapshot) -> None:
-    os.truncate(snapshot.path / PAGES, 4096)
+    os.truncate(snapshot.path / PACK, 4096)
     read: list[int] = []
     assert len(verify(snapshot, lambda done, total: read.append(done))) == 1
     assert read == []
@@ -70,9 +68,9 @@ def _directory(path: Path) -> None:
 def test_a_file_that_is_missing_or_something_else_is_found(
     snapshot: Snapshot, damage: Callable[[Path], None], told: str
 ) -> None:
-    damage(snapshot.path / PAGES)
-    assert read_snapshot(snapshot.path).reason == f"{PAGES} {told}"
-    assert f"{PAGES} {told}" in verify(snapshot)
+    damage(snapshot.path / PACK)
+    assert read_snapshot(snapshot.path).reason == f"{PACK} {told}"
+    assert f"{PACK} {told}" in verify(snapshot)
 
 
 def test_a_missing_images_directory_is_found(snapshot: Snapshot) -> None:
@@ -148,8 +146,8 @@ def test_a_manifest_with_the_wrong_shape_is_found(snapshot: Snapshot, changes: d
 
 
 def test_a_manifest_of_a_later_version_is_told_as_such(snapshot: Snapshot) -> None:
-    _rewrite(snapshot, version=2)
-    assert verify(snapshot) == ["the manifest is of version 2, this criu-train reads 1"]
+    _rewrite(snapshot, version=3)
+    assert verify(snapshot) == ["the manifest is of version 3, this criu-train reads 2"]
 
 
 def test_a_copy_of_a_snapshot_under_another_name_is_found(snapshot: Snapshot) -> None:

@@ -111,7 +111,7 @@ def test_a_supervisor_killed_while_it_publishes_leaves_the_previous_snapshot_com
     assert add(store).sequence == 3
 
 
-@pytest.mark.parametrize("nth", [2, 5, 8, 10, 11, 13])
+@pytest.mark.parametrize("nth", [2, 5, 8, 12, 13, 15])
 def test_a_full_disk_fails_the_dump_and_leaves_only_the_log_and_the_reason(store: Store, nth: int) -> None:
     previous = add(store)
     full = Store.open(store.layout.root)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from store_samples import ForgetfulDisk, add, die_at, facts, fill
+from store_samples import PACK, ForgetfulDisk, add, die_at, facts, fill
 
 import criu_train.store
 from criu_train.errors import StoreError, UsageError
@@ -42,7 +42,7 @@ def test_prune_counts_only_complete_ones_and_sweeps_what_is_incomplete(store: St
     cut_off = store.new_draft("run-1", "timer")
     cut_off.discard("CRIU failed")
     broken = add(store)
-    (broken.path / "images" / "pages-1.img").write_bytes(b"short")
+    (broken.path / PACK).write_bytes(b"short")
     assert store.prune(1) == [good[0], cut_off.id]
     assert ids(store) == [good[1], broken.id]
 
