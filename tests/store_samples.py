@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,32 @@ def add(store: Store, *, run: str = "run-1", trigger: str = "timer", **changes: 
     draft = store.new_draft(run, trigger)
     fill(draft)
     return draft.publish(facts(**changes))
+
+
+def many(store: Store, count: int) -> None:
+    """So many snapshots with manifests as long as real ones, 40 KB each: 300 libraries, 70 files (shared by links)."""
+    images = {f"images/core-{1700 + number}.img": b"x" for number in range(40)}
+    blobs = {f"files/{digest_bytes(b'%d' % number)}": b"%d" % number for number in range(20)}
+    packs = {f"packs/{digest_bytes(b'%d' % number)}": b"%d" % number for number in range(8)}
+    libraries = tuple(
+        ExternalFile(f"/usr/lib/python3/dist-packages/torch/lib/lib{n:04d}.so", n, n * 10**15, 0o100644, "ab" * 20)
+        for n in range(300)
+    )
+    flags = tuple(f"flag{number}" for number in range(120))
+    draft = store.new_draft("run-1", "timer")
+    fill(draft, {"listing.json": b"{}", "pages.index": b"index"} | images | blobs | packs)
+    sample = draft.publish(facts(external=libraries, cpu=Cpu("x86_64", "A Processor", flags), step=1))
+    assert sample.manifest is not None
+    for sequence in range(2, count + 1):
+        path = sample.path.with_name(f"20261121T204512Z-{sequence:06d}")
+        path.mkdir(mode=0o700)
+        for name in ("images", "files", "packs"):
+            (path / name).symlink_to(sample.path / name)
+        for name in ("listing.json", "pages.index"):
+            (path / name).hardlink_to(sample.path / name)
+        manifest = replace(sample.manifest, id=path.name, sequence=sequence, step=sequence).to_json()
+        (path / "manifest.json").write_bytes(manifest)
+        (path / "COMPLETE").write_text(digest_bytes(manifest))
 
 
 def mode(path: Path) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from criu_train.cli.console import console, print_json
@@ -21,6 +19,8 @@ def dump(settings: Settings, as_json: bool) -> None:
       criu-train dump
       criu-train --store /data/job7 dump --json
     """
+    import asyncio
+
     from criu_train.supervisor.entry import request_dump
 
     snapshot_id = asyncio.run(request_dump(settings.store))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import sys
-import tempfile
-import traceback
 from pathlib import Path
 
 import click
@@ -74,6 +71,10 @@ def main() -> None:
 
 
 def _log_unexpected() -> Path:
+    import platform
+    import tempfile
+    import traceback
+
     with tempfile.NamedTemporaryFile("w", prefix="criu-train-error-", suffix=".log", delete=False) as file:
         file.write(f"criu-train {__version__}, Python {sys.version}, {platform.platform()}\n{sys.argv}\n\n")
         file.write(traceback.format_exc())

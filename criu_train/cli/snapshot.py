@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
 from criu_train.cli.console import console, errors, print_json
 from criu_train.cli.parameters import option
 from criu_train.cli.settings import Settings
-from criu_train.cli.snapshot_view import as_json, print_snapshots, snapshot_facts, status_word
+from criu_train.cli.snapshot_view import as_json, snapshot_facts, status_word
 from criu_train.errors import UsageError
 from criu_train.store.integrity import verify as verify_snapshot
 from criu_train.store.snapshot import Snapshot, is_live
@@ -47,6 +46,8 @@ def snapshot() -> None:
 def list_(settings: Settings, as_program: bool) -> None:
     """List all snapshots, the newest last.
 
+    Looks at manifests, and whether the files of the newest twenty are there; `verify` reads every byte.
+
     \b
     Examples:
       criu-train snapshot list
@@ -54,10 +55,12 @@ def list_(settings: Settings, as_program: bool) -> None:
       criu-train --store /data/job7 snapshot list
     """
     store = Store.open_if_any(settings.store)
-    found = store.snapshots() if store else []
+    found = store.listing() if store else []
     if as_program:
         print_json([as_json(one) for one in found])
     elif found:
+        from criu_train.cli.snapshot_table import print_snapshots
+
         print_snapshots(found, console)
     else:
         where = "has no snapshots yet" if store else "is no store yet; `criu-train run -- COMMAND` makes it one"
@@ -122,12 +125,10 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, as_program: bo
 
 
 def _verify(chosen: Sequence[Snapshot], *, quiet: bool) -> list[tuple[Snapshot, list[str]]]:
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        console=errors, transient=True, disable=quiet or not errors.is_terminal,
-    )  # fmt: skip
+    from criu_train.cli.bar import bytes_bar
+
     results = []
-    with bar:
+    with bytes_bar(quiet=quiet) as bar:
         for one in chosen:
             task = bar.add_task(one.id, total=None)
             problems = verify_snapshot(one, lambda done, total: bar.update(task, completed=done, total=total))  # noqa: B023

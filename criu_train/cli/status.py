@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-from rich.table import Table
 
 from criu_train.cli.console import console, print_json
 from criu_train.cli.settings import Settings
@@ -20,6 +19,8 @@ def status(settings: Settings, as_json: bool) -> None:
       criu-train status
       criu-train status --json
     """
+    from rich.table import Table
+
     from criu_train.supervisor.entry import current_status
 
     now = current_status(settings.store)

@@ -14,7 +14,6 @@ import os
 import shutil
 import stat
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -88,6 +87,8 @@ class Draft:
         ``log_ended``: CRIU has come to its end, so that its log can be compressed.
         Takes as long as the disk: call it off the event loop.
         """
+        from concurrent.futures import ThreadPoolExecutor  # only those who write wait for it
+
         try:
             if log_ended:
                 compress_log(self.path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Journalling filesystems fold fsyncs that wait at the same time into one commit.
@@ -61,6 +60,8 @@ def fsync_tree(directory: Path, *, disk: Disk = DISK) -> None:
 
     Symbolic links are never followed. Raises OSError, the first one met.
     """
+    from concurrent.futures import ThreadPoolExecutor  # only those who write wait for it
+
     files, directories = [], []
     for parent, _, names in os.walk(directory, onerror=_raise):
         directories.append(Path(parent))

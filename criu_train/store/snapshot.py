@@ -38,7 +38,7 @@ Status = Literal["complete", "incomplete", "corrupt"]
 
 
 # Of so many of the newest snapshots a listing checks the sizes of all files; a run rarely keeps more than a few.
-_SIZED_IN_LISTINGS = 100
+_SIZED_IN_LISTINGS = 20
 
 _M = TypeVar("_M", bound=Summary)
 
@@ -114,7 +114,7 @@ def read_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: 
 
 
 def list_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool]) -> list[Listed]:
-    """``read_snapshot`` of the newest hundred, ``list_snapshot`` of those before; oldest first."""
+    """``read_snapshot`` of the newest twenty, ``list_snapshot`` of those before; oldest first."""
     with _no_collector():
         ordered = _sort(paths)
         older = len(ordered) - _SIZED_IN_LISTINGS
@@ -165,11 +165,11 @@ def _read_manifest(path: Path, parse: Callable[[bytes], _M]) -> _M:
     if reason := distrust(path.lstat()):
         raise _NotWholeError("corrupt", f"the snapshot {reason}")
     try:
-        marker = (path / MARKER).read_bytes()
+        marker = _read(f"{path}/{MARKER}")
     except FileNotFoundError:
         raise _NotWholeError("incomplete", _why_incomplete(path)) from None
     try:
-        data = (path / MANIFEST).read_bytes()
+        data = _read(f"{path}/{MANIFEST}")
     except FileNotFoundError:
         raise _NotWholeError("corrupt", f"{MANIFEST} is missing") from None
     if marker.strip() != digest_bytes(data).encode():
@@ -178,6 +178,11 @@ def _read_manifest(path: Path, parse: Callable[[bytes], _M]) -> _M:
     if manifest.id != path.name:
         raise _NotWholeError("corrupt", f"it is a copy of {manifest.id}")
     return manifest
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - twice as quick where there are thousands
+        return file.readall()
 
 
 def size_problems(path: Path, manifest: Manifest) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -97,7 +96,7 @@ Change = Callable[[StoreState], StoreState]
 
 def new_state() -> StoreState:
     """A store that nothing happened in yet."""
-    return StoreState(id=secrets.token_hex(8), pid_base=_choose_pid_base())
+    return StoreState(id=os.urandom(8).hex(), pid_base=_choose_pid_base())
 
 
 def load(layout: StoreLayout) -> StoreState:
@@ -140,5 +139,7 @@ def _choose_pid_base() -> int:
     100 by chance. The upper part of the range stays free for what the training forks, and ``pid_max`` may be no
     more than 32768.
     """
+    import secrets  # takes a while, and is needed once in a store's life
+
     limit = min(int(Path("/proc/sys/kernel/pid_max").read_text()), 32768) * 6 // 10
     return 1000 + 100 * secrets.randbelow(max(1, (limit - 1000) // 100))

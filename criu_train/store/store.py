@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -90,7 +90,7 @@ class Store:
 
     def begin_run(self, command: tuple[str, ...], cwd: str) -> Run:
         """Start a new run, which becomes the current one."""
-        run = Run(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", command, cwd, utc_now_iso())
+        run = Run(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}", command, cwd, utc_now_iso())
         self._change(lambda state: state.begin(run))
         return run
 
@@ -126,7 +126,7 @@ class Store:
         return read_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven)
 
     def listing(self) -> list[Listed]:
-        """As ``snapshots``, quick with thousands: only the newest hundred are looked at beyond their manifests."""
+        """As ``snapshots``, quick with thousands: only the newest twenty are looked at beyond their manifests."""
         state = state_file.load(self.layout)
         return list_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven)
 

@@ -13,7 +13,7 @@ from criu_train.cli.snapshot import snapshot
 Call = Callable[..., Result]
 KEYS = [
     "id", "run", "created_at", "status", "proven", "abandoned", "trigger", "step", "metrics", "frozen_time_us",
-    "memory_bytes", "stored_bytes", "tasks", "command",
+    "memory_bytes", "stored_bytes", "added_bytes", "tasks", "command",
 ]  # fmt: skip
 
 

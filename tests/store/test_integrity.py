@@ -43,6 +43,18 @@ def test_a_file_of_another_length_is_found_without_reading(snapshot: Snapshot, n
         assert verify(snapshot) == [problem]
 
 
+def test_packs_are_left_to_a_restore_that_reads_them_anyway_but_not_their_sizes(snapshot: Snapshot) -> None:
+    path, data = snapshot.path / PACK, bytearray(FILES[PACK])
+    data[5] ^= 1
+    path.write_bytes(data)
+    told: list[tuple[int, int]] = []
+    assert verify(snapshot, lambda done, total: told.append((done, total)), packs=False) == []
+    assert told[-1] == (sum(map(len, FILES.values())) - len(data),) * 2
+    assert len(verify(snapshot)) == 1
+    path.write_bytes(data[:-1])
+    assert verify(snapshot, packs=False) == [f"{PACK} has {len(data) - 1} bytes instead of {len(data)}"]
+
+
 def test_bytes_are_not_read_when_a_size_is_wrong(snapshot: Snapshot) -> None:
     os.truncate(snapshot.path / PACK, 4096)
     read: list[int] = []

@@ -8,11 +8,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from store_samples import FILES, ForgetfulDisk, FullDisk, add, die_at, facts, fill, mode
+from store_samples import FILES, PACK, ForgetfulDisk, FullDisk, add, die_at, facts, fill, mode
 
 from criu_train.errors import DumpFailedError
 from criu_train.store.digest import digest_bytes
 from criu_train.store.draft import Draft
+from criu_train.store.dump_log import read_log
 from criu_train.store.durable import Disk
 from criu_train.store.integrity import verify
 from criu_train.store.manifest import ExternalFile, Manifest
@@ -182,6 +183,72 @@ def test_the_digest_of_a_blob_is_its_name_so_a_blob_gone_bad_is_found(store: Sto
     (draft.files / name).write_bytes(b"the bytes that the disk made of it")
     snapshot = draft.publish(facts())
     assert verify(snapshot) == [f"files/{name} has changed: its checksum is not the one in the manifest"]
+
+
+def test_the_digest_of_a_pack_is_its_name_so_a_pack_gone_bad_is_found(store: Store) -> None:
+    draft = store.new_draft("run-1", "timer")
+    name = digest_bytes(b"the bytes it had when it was named")
+    (draft.packs / name).write_bytes(b"the bytes that the disk made of it")
+    snapshot = draft.publish(facts())
+    assert verify(snapshot) == [f"packs/{name} has changed: its checksum is not the one in the manifest"]
+
+
+def test_half_packs_do_not_enter_the_snapshot(store: Store) -> None:
+    draft = store.new_draft("run-1", "timer")
+    fill(draft)
+    (draft.packs / ".new").write_bytes(b"half")
+    snapshot = draft.publish(facts())
+    assert snapshot.manifest is not None and set(snapshot.manifest.files) == set(FILES)
+    assert not (draft.packs / ".new").exists()
+    assert verify(snapshot) == []
+
+
+def test_the_log_of_a_complete_snapshot_is_compressed_and_still_read(store: Store) -> None:
+    lines = "".join(f"({n / 1e6:.6f}) pie: 1700: Restoring scheduler params\n" for n in range(20_000))
+    draft = store.new_draft("run-1", "timer")
+    fill(draft)
+    draft.dump_log.write_text(lines)
+    assert read_log(draft.path) == lines
+    snapshot = draft.publish(facts(), log_ended=True)
+    assert not draft.dump_log.exists()
+    assert (draft.path / "dump.log.zst").stat().st_size < len(lines) / 8
+    assert mode(draft.path / "dump.log.zst") == 0o600
+    assert (read_log(snapshot.path), verify(snapshot)) == (lines, [])
+    (draft.path / "dump.log.zst").write_bytes(b"damaged")
+    assert (read_log(snapshot.path), verify(snapshot)) == ("", [])
+
+
+def test_a_log_that_criu_still_writes_stays_as_it_is(store: Store) -> None:
+    draft = store.new_draft("run-1", "preempt")
+    fill(draft)
+    with draft.dump_log.open("a") as log:
+        snapshot = draft.publish(facts())
+        log.write("the last line\n")
+    assert read_log(snapshot.path).endswith("the last line\n")
+
+
+def test_a_failed_dump_keeps_its_log_plain(store: Store) -> None:
+    draft = store.new_draft("run-1", "timer")
+    fill(draft)
+    draft._disk = FullDisk(14)
+    with pytest.raises(DumpFailedError, match="No space left on device"):
+        draft.publish(facts(), log_ended=True)
+    draft.discard("no room")
+    assert sorted(path.name for path in draft.path.iterdir()) == ["dump.log", "failed.json"]
+
+
+def test_what_a_snapshot_shares_with_an_earlier_one_was_not_added_by_it(store: Store) -> None:
+    first = add(store)
+    draft = store.new_draft("run-1", "timer")
+    fill(draft)
+    (draft.path / PACK).unlink()
+    (draft.path / PACK).hardlink_to(first.path / PACK)
+    second = draft.publish(facts(spilled_bytes=77))
+    total, shared = sum(map(len, FILES.values())), len(FILES[PACK])
+    assert first.manifest is not None and second.manifest is not None
+    assert (first.manifest.stored_bytes, first.manifest.added_bytes) == (total, total)
+    assert (second.manifest.stored_bytes, second.manifest.added_bytes) == (total, total - shared)
+    assert second.manifest.spilled_bytes == 77
 
 
 def test_figures_that_criu_writes_after_the_marker_do_not_spoil_the_snapshot(store: Store) -> None:
