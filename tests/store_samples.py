@@ -57,6 +57,7 @@ def facts(**changes: Any) -> ManifestFields:
 
 def fill(draft: Draft, files: dict[str, bytes] = FILES) -> None:
     """Put files into a draft as a dump would."""
+    draft.packs.mkdir(mode=0o700, exist_ok=True)
     for name, data in files.items():
         (draft.path / name).write_bytes(data)
     draft.dump_log.write_text("(00.1) Dumping finished successfully\n")

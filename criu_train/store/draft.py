@@ -59,7 +59,6 @@ class Draft:
         fcntl.flock(self._owner, fcntl.LOCK_EX)
         make_private_dir(self.images)
         make_private_dir(self.files)
-        make_private_dir(self.packs)
 
     @property
     def images(self) -> Path:
@@ -73,7 +72,7 @@ class Draft:
 
     @property
     def packs(self) -> Path:
-        """For the packs of the large images, each named by its BLAKE3 digest."""
+        """For the packs of the large images, each named by its BLAKE3 digest; made by whoever packs."""
         return self.path / PACKS
 
     @property

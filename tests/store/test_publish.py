@@ -188,6 +188,7 @@ def test_the_digest_of_a_blob_is_its_name_so_a_blob_gone_bad_is_found(store: Sto
 def test_the_digest_of_a_pack_is_its_name_so_a_pack_gone_bad_is_found(store: Store) -> None:
     draft = store.new_draft("run-1", "timer")
     name = digest_bytes(b"the bytes it had when it was named")
+    draft.packs.mkdir()
     (draft.packs / name).write_bytes(b"the bytes that the disk made of it")
     snapshot = draft.publish(facts())
     assert verify(snapshot) == [f"packs/{name} has changed: its checksum is not the one in the manifest"]
