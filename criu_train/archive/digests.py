@@ -1,0 +1,106 @@
+"""Which pages of a capture are zeros, and which are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from criu_train.archive.captured import PAGE, Captured, Extent
+from criu_train.archive.pack import DIGEST_BYTES
+
+_PIECE = 1024  # pages looked at between two questions for the pace
+
+Rows = NDArray[np.uint8]
+Digests = NDArray[np.uint64]  # shape (pages, 2); both 0 stands for a page of zeros
+
+
+class CapturedPages:
+    """The large images of a capture as pages, counted through all images in order. ``release`` lets the memory go."""
+
+    def __init__(self, captured: Captured) -> None:
+        self._stretches: list[Rows] = []
+        for image in captured.large:
+            for extent in image.extents:
+                self._stretches += _rows(captured.memory.view(extent), extent)
+        counts = [len(stretch) for stretch in self._stretches]
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        self.count = int(sum(counts))
+
+    def take(self, numbers: NDArray[np.int64], out: Rows) -> Rows:
+        """Copy the pages with these ascending numbers into ``out``, which has at least as many rows."""
+        done = 0
+        while done < len(numbers):
+            which = int(np.searchsorted(self._ends, numbers[done], side="right"))
+            stretch, end = self._stretches[which], int(self._ends[which])
+            until = int(np.searchsorted(numbers, end))
+            np.take(stretch, numbers[done:until] - (end - len(stretch)), axis=0, out=out[done:until], mode="clip")
+            done = until
+        return out[:done]
+
+    def pieces(self) -> Iterator[Rows]:
+        """All pages, some at a time."""
+        for stretch in self._stretches:
+            for start in range(0, len(stretch), _PIECE):
+                yield stretch[start : start + _PIECE]
+
+    def release(self) -> None:
+        """Drop every reference to the capture's memory."""
+        self._stretches.clear()
+
+
+def _rows(view: memoryview, extent: Extent) -> Iterator[Rows]:
+    """Whole pages where they lie; a last piece is copied and filled up with zeros."""
+    whole = extent.length // PAGE * PAGE
+    if whole:
+        yield np.frombuffer(view, np.uint8, whole).reshape(-1, PAGE)
+    if whole < extent.length:
+        last = np.zeros((1, PAGE), np.uint8)
+        last[0, : extent.length - whole] = np.frombuffer(view, np.uint8, extent.length - whole, whole)
+        yield last
+
+
+def digest_pages(pages: CapturedPages, between: Callable[[int], object]) -> Digests:
+    """The 16-byte digest of every page; ``between`` is told now and then how many pages are left."""
+    digests = np.zeros((pages.count, 2), np.uint64)
+    done = 0
+    for piece in pages.pieces():
+        between(pages.count - done)
+        used = np.flatnonzero(piece.view(np.uint64).any(axis=1))
+        flat = piece.reshape(-1).data
+        joined = b"".join([blake3(flat[at : at + PAGE]).digest(DIGEST_BYTES) for at in (used * PAGE).tolist()])
+        digests[done + used] = np.frombuffer(joined, "<u8").reshape(-1, 2)
+        done += len(piece)
+    return digests
+
+
+def first_equal(digests: Digests) -> NDArray[np.int64]:
+    """For every page the first one with the same bytes.
+
+    Classes are made by half of the digest and compared by the other: two contents that share the first half are
+    kept apart, only that the second is then stored as often as it occurs.
+    """
+    half = digests[:, 0]
+    order = np.argsort(half)
+    begins = np.empty(len(half), np.bool_)
+    begins[:1] = True
+    np.not_equal(half[order[1:]], half[order[:-1]], out=begins[1:])
+    starts = np.flatnonzero(begins)
+    first = np.empty(len(half), np.int64)
+    if len(half):
+        first[order] = np.repeat(np.minimum.reduceat(order, starts), np.diff(starts, append=len(half)))
+    apart = np.flatnonzero(digests[first, 1] != digests[:, 1])
+    first[apart] = apart
+    return first
+
+
+def find(wanted: Digests, known: Digests) -> NDArray[np.int64]:
+    """For every wanted digest its place in ``known``, or -1."""
+    if not len(known):
+        return np.full(len(wanted), -1, np.int64)
+    order = np.argsort(known[:, 0])
+    at = np.searchsorted(known[:, 0], wanted[:, 0], sorter=order)
+    places = order[np.minimum(at, len(known) - 1)]
+    return np.where((known[places] == wanted).all(axis=1), places, -1)

@@ -1,0 +1,82 @@
+"""Frames in memory: read ahead by a few threads, shared by all who need them, never more than fits."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
+
+
+class _Slot:
+    __slots__ = ("buffer", "future", "holders")
+
+    def __init__(self, buffer: memoryview) -> None:
+        self.buffer = buffer
+        self.future: Future[int]
+        self.holders = 0
+
+    def is_idle(self) -> bool:
+        return not self.holders and self.future.done()
+
+
+class Frames:
+    """At most ``limit`` frames of ``size`` bytes, and one more for each thread that holds one beyond.
+
+    ``load(number, buffer)`` fills the buffer and returns the number of bytes; what it raises is raised to everybody
+    who asks for that frame.
+    """
+
+    def __init__(self, load: Callable[[int, memoryview], int], *, size: int, limit: int) -> None:
+        self._load = load
+        self._size = size
+        self._limit = limit
+        self._slots: OrderedDict[int, _Slot] = OrderedDict()  # the one not used for longest first
+        self._free: list[memoryview] = []
+        self._lock = Lock()
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "frames")
+
+    def ahead(self, number: int) -> None:
+        """This frame will be needed soon: load it if there is room."""
+        with self._lock:
+            if number in self._slots:
+                self._slots.move_to_end(number)
+            elif self._make_room():
+                self._start(number)
+
+    @contextmanager
+    def hold(self, number: int) -> Iterator[memoryview]:
+        """The bytes of a frame; they stay as long as the block lasts."""
+        with self._lock:
+            slot = self._slots.get(number)
+            if slot is None:
+                self._make_room()
+                slot = self._start(number)
+            else:
+                self._slots.move_to_end(number)
+            slot.holders += 1
+        try:
+            yield slot.buffer[: slot.future.result()]
+        finally:
+            with self._lock:
+                slot.holders -= 1
+
+    def close(self) -> None:
+        """Drop what is queued, wait for what is under way."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _start(self, number: int) -> _Slot:
+        slot = _Slot(self._free.pop() if self._free else memoryview(bytearray(self._size)))
+        self._slots[number] = slot
+        slot.future = self._pool.submit(self._load, number, slot.buffer)
+        return slot
+
+    def _make_room(self) -> bool:
+        if len(self._slots) < self._limit:
+            return True
+        idle = [number for number, slot in self._slots.items() if slot.is_idle()]
+        for number in idle[: len(self._slots) - self._limit + 1]:
+            self._free.append(self._slots.pop(number).buffer)
+        return len(self._slots) < self._limit

@@ -1,0 +1,116 @@
+"""Which packs of an earlier snapshot are taken over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from criu_train.archive.damage import DamagedError
+from criu_train.archive.digests import Digests, find
+from criu_train.archive.index import read_index
+from criu_train.archive.pack import FRAME_BYTES, PACKS, PackEntry, PackReader
+from criu_train.store.layout import sequence_of
+
+MAX_PACKS = 63
+_REREAD = 64 << 20  # stored bytes of old packs that are read again at every dump
+
+
+@dataclass(frozen=True)
+class Known:
+    """Packs that were linked, and for every wanted digest its page in them, counted through in order, or -1."""
+
+    packs: tuple[PackEntry, ...]
+    places: NDArray[np.int64]
+
+
+def take_over(earlier: Sequence[Path], wanted: Digests, packs: Path, *, pack_pages: int) -> Known:
+    """Link into the directory ``packs`` what is worth it of the newest readable snapshot's packs.
+
+    ``wanted``: distinct digests. ``pack_pages``: how many pages a new pack holds. Packs of which less than half is
+    wanted are left behind, so that dead pages never outweigh living ones; so are damaged ones, since rot must not
+    spread to new snapshots.
+    """
+    with ExitStack() as stack:
+        readers = _newest(earlier, stack)
+        turn = sequence_of(earlier[0].name) or 0 if earlier else 0
+        found = [find(wanted, reader.page_digests()) for reader in readers]
+        kept = _worth(found, readers, len(wanted), pack_pages)
+        damaged = _rotten([readers[number] for number in kept], turn)
+        kept = [number for number in kept if readers[number] not in damaged and _link(readers[number], packs)]
+    places = np.full(len(wanted), -1, np.int64)
+    base = 0
+    for number in kept:
+        places = np.where((places < 0) & (found[number] >= 0), found[number] + base, places)
+        base += readers[number].entry.pages
+    return Known(tuple(readers[number].entry for number in kept), places)
+
+
+def _newest(earlier: Sequence[Path], stack: ExitStack) -> list[PackReader]:
+    """Readable packs of the newest snapshot whose index can be read."""
+    for snapshot in earlier:
+        readers = []
+        try:
+            entries = read_index(snapshot).packs
+        except DamagedError:
+            continue
+        for entry in entries:
+            try:
+                reader = PackReader(snapshot / PACKS, entry)
+            except DamagedError:
+                continue
+            stack.callback(reader.close)
+            readers.append(reader)
+        return readers
+    return []
+
+
+def _worth(found: list[NDArray[np.int64]], readers: list[PackReader], wanted: int, pack_pages: int) -> list[int]:
+    live = [int((places >= 0).sum()) for places in found]
+    kept = [number for number, reader in enumerate(readers) if live[number] and 2 * live[number] >= reader.entry.pages]
+    by_use = sorted(kept, key=lambda number: live[number])
+    while by_use:
+        unknown = wanted - sum(live[number] for number in by_use)
+        if len(by_use) + -(-unknown // pack_pages) <= MAX_PACKS:
+            break
+        del by_use[0]
+    return sorted(by_use)
+
+
+def _rotten(readers: list[PackReader], turn: int) -> list[PackReader]:
+    """Read some frames again, from the disk, other ones each turn; the packs with a wrong one."""
+    rotten: list[PackReader] = []
+    total = sum(reader.entry.size for reader in readers)
+    if not total:
+        return rotten
+    buffer = memoryview(bytearray(FRAME_BYTES))
+    start = turn * _REREAD % total
+    for at in (start, start - total):  # what lies beyond the end is at the beginning
+        base = 0
+        for reader in readers:
+            low, high = at - base, at - base + _REREAD
+            begins = reader.offsets
+            ends = begins + reader.frames["stored"]
+            due = np.flatnonzero((begins < high) & (ends > low))
+            if len(due):
+                reader.forget_cache()
+            try:
+                for number in due.tolist():
+                    reader.check(number, buffer)
+            except DamagedError:
+                rotten.append(reader)
+            base += reader.entry.size
+    return rotten
+
+
+def _link(reader: PackReader, packs: Path) -> bool:
+    try:
+        os.link(reader.path, packs / reader.path.name, follow_symlinks=False)
+    except OSError:
+        return False
+    return True

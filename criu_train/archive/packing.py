@@ -1,0 +1,169 @@
+"""From a capture to packs: every page that no earlier snapshot has is stored once."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from criu_train.archive.captured import PAGE, Captured
+from criu_train.archive.digests import CapturedPages, Digests, digest_pages, first_equal
+from criu_train.archive.index import ZERO, ImageEntry, PagesIndex, write_index
+from criu_train.archive.known import MAX_PACKS, take_over
+from criu_train.archive.pack import FRAME_PAGES, PACKS, RAW, ZSTD, PackEntry, PackWriter, short_digest
+from criu_train.archive.packed import Packed
+from criu_train.archive.zstd import compress
+from criu_train.store.durable import fsync_dir, make_private_dir
+
+__all__ = ["Pace", "Packed", "pack"]
+
+_PACK_PAGES = (1 << 30) // PAGE
+_GAIN = 0.98  # a frame that zstd does not bring below this is stored as it is
+_HASHING = 0.25  # its share of the work, as the pace is told
+_LOOK_EVERY = 16  # frames between two looks at the free space
+
+
+class Pace(Protocol):
+    """How much of the machine packing may take."""
+
+    def level(self, raw_left: int) -> int | None:
+        """zstd's level for the next frame, None to store it as it is. Also called now and then before the first frame.
+
+        ``raw_left``: bytes still to go, at most; it never grows.
+        """
+        ...
+
+    def in_thread(self) -> None:
+        """Called first in every thread that packing starts."""
+        ...
+
+
+def pack(
+    captured: Captured,
+    snapshot: Path,
+    earlier: Sequence[Path],
+    *,
+    pace: Pace,
+    threads: int = 2,
+    reserve: int = 64 << 20,
+) -> Packed:
+    """Write ``packs/`` and ``pages.index`` of ``snapshot``, durably.
+
+    ``earlier``: directories of complete snapshots, newest first. Raises OSError, ENOSPC as soon as less than
+    ``reserve`` bytes would stay free.
+    """
+    with closing(_Packing(captured, snapshot, pace, threads, reserve)) as packing:
+        return packing.run(earlier)
+
+
+class _Packing:
+    def __init__(self, captured: Captured, snapshot: Path, pace: Pace, threads: int, reserve: int) -> None:
+        self._captured = captured
+        self._snapshot = snapshot
+        self._directory = snapshot / PACKS
+        self._pace = pace
+        self._threads = threads
+        self._reserve = reserve
+        self._pages = CapturedPages(captured)
+        self._pack_pages = max(_PACK_PAGES, -(-2 * self._pages.count // MAX_PACKS))
+        self._compressed = True
+
+    def close(self) -> None:
+        self._pages.release()
+
+    def run(self, earlier: Sequence[Path]) -> Packed:
+        make_private_dir(self._directory)
+        digests = digest_pages(self._pages, self._hashing)
+        first = first_equal(digests)
+        zero = ~digests.any(axis=1)
+        distinct = np.flatnonzero((first == np.arange(len(first))) & ~zero)
+        known = take_over(earlier, digests[distinct], self._directory, pack_pages=self._pack_pages)
+        new = distinct[known.places < 0]
+        base = sum(entry.pages for entry in known.packs)
+        places = known.places
+        places[places < 0] = base + np.arange(len(new))
+        references = np.full(len(first), ZERO, np.uint32)
+        references[distinct] = places
+        references = references[first]
+        added = list(self._write(new, digests))
+        fsync_dir(self._directory)
+        images = tuple(ImageEntry(image.name, image.size) for image in self._captured.large)
+        packs = (*known.packs, *added)
+        write_index(self._snapshot, PagesIndex(packs, images, references))
+        zeros, in_known = int(zero.sum()), int((references < base).sum())
+        return Packed(
+            raw_bytes=sum(image.size for image in images),
+            pages=len(first),
+            zero_pages=zeros,
+            duplicate_pages=len(first) - zeros - in_known - len(new),
+            known_pages=in_known,
+            new_pages=len(new),
+            added_bytes=sum(entry.size for entry in added),
+            packs=len(packs),
+            compressed=self._compressed,
+        )
+
+    def _write(self, new: NDArray[np.int64], digests: Digests) -> Iterator[PackEntry]:
+        with ThreadPoolExecutor(self._threads, initializer=self._pace.in_thread) as pool:
+            for start in range(0, len(new), self._pack_pages):
+                part = new[start : start + self._pack_pages]
+                writer = PackWriter(self._directory)
+                try:
+                    for count, (numbers, frame) in enumerate(self._frames(part, len(new) - start, pool)):
+                        if count % _LOOK_EVERY == 0:
+                            self._check_space()
+                        writer.add(frame.stored, frame.codec, frame.digest, digests[numbers].tobytes())
+                    self._check_space()
+                    yield writer.finish()
+                finally:
+                    writer.abort()
+
+    def _frames(
+        self, new: NDArray[np.int64], left: int, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[NDArray[np.int64], _Frame]]:
+        """Frames in order, made by the pool a few ahead."""
+        ahead: deque[tuple[NDArray[np.int64], Future[_Frame]]] = deque()
+        for start in range(0, len(new), FRAME_PAGES):
+            numbers = new[start : start + FRAME_PAGES]
+            level = self._pace.level(int((left - start) * PAGE * (1 - _HASHING)))
+            self._compressed &= level is not None
+            ahead.append((numbers, pool.submit(_frame, self._pages, numbers, level)))
+            if len(ahead) > self._threads + 1:
+                numbers, future = ahead.popleft()
+                yield numbers, future.result()
+        for numbers, future in ahead:
+            yield numbers, future.result()
+
+    def _hashing(self, left: int) -> None:
+        self._pace.level(int((left * _HASHING + self._pages.count * (1 - _HASHING)) * PAGE))
+
+    def _check_space(self) -> None:
+        status = os.statvfs(self._directory)
+        if status.f_bavail * status.f_frsize < self._reserve + _LOOK_EVERY * FRAME_PAGES * PAGE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    stored: memoryview
+    codec: int
+    digest: bytes
+
+
+def _frame(pages: CapturedPages, numbers: NDArray[np.int64], level: int | None) -> _Frame:
+    rows = np.empty((len(numbers), PAGE), np.uint8)
+    raw = pages.take(numbers, rows).reshape(-1).data
+    if level is not None:
+        stored = memoryview(compress(raw, level))
+        if len(stored) < _GAIN * len(raw):
+            return _Frame(stored, ZSTD, short_digest(stored))
+    return _Frame(raw, RAW, short_digest(raw))

@@ -1,0 +1,32 @@
+"""zstd, as the standard library has it from Python 3.14 on, over whole frames."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdDecompressor, ZstdError, compress
+else:
+    from backports.zstd import ZstdDecompressor, ZstdError, compress
+
+__all__ = ["Bytes", "ZstdError", "compress", "decompress_into"]
+
+Bytes = bytes | bytearray | memoryview
+
+# What is asked for at a time: the library joins blocks beyond 32 KiB, and takes the GIL between two pieces.
+_PIECE = 256 << 10
+
+
+def decompress_into(data: Bytes, out: memoryview) -> int:
+    """Decompress one frame into ``out``; the number of bytes. ZstdError when it is no whole frame or does not fit."""
+    decompressor, done = ZstdDecompressor(), 0
+    while not decompressor.eof:
+        piece = decompressor.decompress(data, _PIECE)
+        data = b""
+        if done + len(piece) > len(out) or (not piece and decompressor.needs_input):
+            raise ZstdError("not one whole frame of the expected size")
+        out[done : done + len(piece)] = piece
+        done += len(piece)
+    if decompressor.unused_data:
+        raise ZstdError("bytes follow the frame")
+    return done
