@@ -200,6 +200,10 @@ class Cell:
         await self._init.gone(_ENDING_S)
         self._forget()
 
+    def kill_now(self) -> None:
+        """End the cell and everything in it without waiting; whoever waits for an answer raises CellLostError."""
+        self._init.kill()
+
     def _forget(self) -> None:
         self._link.lose()
         self._init.forget()

@@ -10,8 +10,8 @@ Left out on purpose:
 - ``--external``, ``--enable-external-masters``, ``--root``: they concern the dump of mount namespaces; CRIU runs
   inside the cell's, so there is none to dump.
 - ``--force-irmap``: it searches the disk for watched directories while the tree is frozen.
-- ``--track-mem``, ``--prev-images-dir``: need soft-dirty tracking, and a chain of images is only as good as its
-  weakest link.
+- ``--track-mem``, ``--prev-images-dir``: need soft-dirty tracking, can't be streamed, and a chain of images is only
+  as good as its weakest link.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def dump_command(
     action_script: Path | None = None,
     leave_running: bool,
     lock_network: bool = True,
+    stream: bool = False,
     ghost_limit: int = GHOST_LIMIT,
     freeze_limit_s: int = FREEZE_LIMIT_S,
 ) -> list[str]:
@@ -54,18 +55,25 @@ def dump_command(
         "--link-remap",
         *("--ghost-limit", str(ghost_limit)),
         *("--timeout", str(freeze_limit_s)),
+        *(["--stream"] if stream else []),
         *(["--leave-running"] if leave_running else []),
         *(["--action-script", _absolute(action_script)] if action_script else []),
     ]
 
 
-def restore_command(criu: Criu, *, images: Path, log: Path, action_script: Path | None = None) -> list[str]:
-    """The restore of what lies in ``images``; CRIU leaves the root task to its own parent. Paths are absolute."""
+def restore_command(
+    criu: Criu, *, images: Path, log: Path, stream: bool = False, action_script: Path | None = None
+) -> list[str]:
+    """The restore of what lies in ``images``; CRIU leaves the root task to its own parent. Paths are absolute.
+
+    ``stream``: take the images from whoever listens in the images directory.
+    """
     return [
         *criu.command,
         "restore",
         *_common(criu, images, log),
         "--restore-detached",
+        *(["--stream"] if stream else []),
         *(["--action-script", _absolute(action_script)] if action_script else []),
     ]
 

@@ -2,10 +2,10 @@
 
 The order of things, and where the tree stands still:
 
-1. room on disk is checked and what changed in the workspace so far is copied (the tree runs);
-2. CRIU freezes the tree, writes the images, and asks for the cut;
+1. memory for the capture is made ready and what changed in the workspace so far is copied (the tree runs);
+2. CRIU freezes the tree, streams the images into that memory, and asks for the cut;
 3. the little that changed since is copied (frozen; with ``leave_running=False`` the snapshot is also finished here);
-4. the tree goes on; blobs are named, everything is made durable, COMPLETE is written.
+4. the tree goes on; the capture is packed, everything is made durable, COMPLETE is written.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from criu_train.archive.archivist import Archivist, CaptureSummary
 from criu_train.cell.cell import Cell
 from criu_train.cell.connections import has_tcp_connections
 from criu_train.cell.processes import command_of, dumpable_bytes
 from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.command import dump_command
 from criu_train.criu.cure import clear_the_way, cure
-from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
-from criu_train.errors import CriuTrainError, DumpFailedError
+from criu_train.errors import DumpFailedError
 from criu_train.store.draft import Draft
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
 from criu_train.supervisor.describing import describe_snapshot
+from criu_train.supervisor.dump_errors import PassingFailureError, TrainingEndedError, failure_of, read_log
 from criu_train.supervisor.hook import prepare_hook
+from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.units import format_size
@@ -41,18 +43,14 @@ from criu_train.workspace.tracker import Tracker
 
 # Left free on the disk that holds the store: the training may write there too, and a dump must not starve it.
 _RESERVE_BYTES = 64 << 20
+# Of the time that is left before a deadline: the rest is for making everything durable and letting the tree go.
+_PACKING_SHARE = 0.7
+# Beside the images; gone before the snapshot is published.
+SPILL = ".spill"
 # What CRIU may take for each GiB of memory beside its time limit.
 _LIMIT_PER_GIB_S = 20.0
 # The end of the training may be told a moment after CRIU has stumbled over it.
 _END_IS_TOLD_S = 0.2
-
-
-class PassingFailureError(DumpFailedError):
-    """CRIU met the tree in a moment in which it can't be dumped: a process just ending, a connection being made."""
-
-
-class TrainingEndedError(DumpFailedError):
-    """There was no training left to dump: no failure of the dump."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,7 @@ class DumpContext:
     criu: Criu
     cell: Cell
     tracker: Tracker
+    keeper: Keeper
     options: RunOptions
     runtime: Path
 
@@ -84,6 +83,9 @@ class Attempt:
         self._trigger = trigger
         self._leave_running = leave_running
         self._draft: Draft | None = None
+        self._archivist: Archivist | None = None
+        self._captured: CaptureSummary | None = None
+        self._deadline: float | None = None
         self._cut: Cut | None = None
         self._cut_error: Exception | None = None
         self._pids: list[int] = []
@@ -91,11 +93,14 @@ class Attempt:
         self._criu_was_killed = False  # and may have taken the tree along: that is a failure to be told
 
     async def run(self, deadline: float | None) -> Dumped:
-        """``deadline``: on the monotonic clock, when CRIU must be done; None for the usual limit."""
+        """``deadline``: on the monotonic clock, when everything must be done; None for the usual limit of CRIU."""
         context = self._context
+        self._deadline = deadline
         self._pids = context.cell.tree()
         memory = await asyncio.to_thread(dumpable_bytes, self._pids)
-        self._check_room(memory)
+        self._check_room()
+        self._archivist = await context.keeper.archivist()
+        await self._archivist.prepare(memory)
         self._draft = draft = context.store.new_draft(context.run.id, self._trigger)
         try:
             await context.cell.sync_journal()
@@ -105,11 +110,17 @@ class Attempt:
             if self._dumped is not None:
                 return self._dumped
             if ended.code != 0 or self._cut is None:
-                raise self._failure(draft, ended)
+                if not self._archivist.alive:
+                    raise DumpFailedError(
+                        "the process that takes snapshots in has died",
+                        tip="was it killed for want of memory? see dmesg; a smaller --memory-limit may help",
+                    )
+                raise failure_of(ended, self._cut_error, draft.dump_log)
             return await self._finish(draft, ended)
         except BaseException as error:
             if self._dumped is not None:
                 return self._dumped  # complete since the cut, whatever became of CRIU and the tree afterwards
+            await self._archivist.drop()
             if not self._criu_was_killed and await self._just_ended():
                 draft.remove()
                 raise TrainingEndedError(
@@ -128,22 +139,27 @@ class Attempt:
             await asyncio.wait_for(asyncio.shield(ended), _END_IS_TOLD_S)
         return ended.done()
 
-    def _check_room(self, memory: int) -> None:
-        free = shutil.disk_usage(self._context.store.layout.root).free
-        if memory + _RESERVE_BYTES > free:
+    def _check_room(self) -> None:
+        """The next snapshot will add about as much as the newest did; a disk that fills up all the same fails it."""
+        store = self._context.store
+        free = shutil.disk_usage(store.layout.root).free
+        needed = store.added_by_newest() + _RESERVE_BYTES
+        if needed > free:
             raise DumpFailedError(
-                f"not enough room for a snapshot: about {format_size(memory)} needed, {format_size(free)} free",
+                f"not enough room for a snapshot: about {format_size(needed)} needed, {format_size(free)} free",
                 tip="free some space, `criu-train snapshot prune --keep 1`, or put the store elsewhere with --store",
             )
 
     async def _run_criu(self, draft: Draft, usual_s: float, deadline: float | None) -> CriuExit:
         context = self._context
         hook = context.store.layout.root / ".hook"
+        assert self._archivist is not None
         self._pids = context.cell.tree()
         argv = dump_command(
             context.criu,
             root_pid=context.store.pid_base,
-            images=draft.images,
+            images=await self._archivist.listen(draft.path / SPILL),
+            stream=True,
             log=draft.dump_log,
             action_script=prepare_hook(hook),
             leave_running=self._leave_running,
@@ -167,7 +183,7 @@ class Attempt:
                 finally:
                     if not clean:
                         everyone = [*context.cell.tree(), *context.cell.strays()]
-                        await asyncio.to_thread(cure, everyone, log=_read(draft.dump_log))
+                        await asyncio.to_thread(cure, everyone, log=read_log(draft.dump_log))
                         await context.cell.release()
                 return ended
         except TimeoutError as error:
@@ -179,8 +195,9 @@ class Attempt:
     # --- the tree stands still ----------------------------------------------------------------------------------
 
     async def _at_cut(self, cut: Cut) -> bool:
-        assert self._draft is not None
+        assert self._draft is not None and self._archivist is not None
         try:
+            self._captured = await self._archivist.captured(self._draft.images)
             await asyncio.to_thread(self._save_workspace, self._draft)
             self._cut = cut
             if not self._leave_running:
@@ -198,20 +215,26 @@ class Attempt:
     # --- the tree runs again ------------------------------------------------------------------------------------
 
     async def _finish(self, draft: Draft, ended: CriuExit | None) -> Dumped:
-        return await asyncio.to_thread(self._publish, draft, ended)
+        context, archivist = self._context, self._archivist
+        assert archivist is not None
+        listing = await asyncio.to_thread(context.tracker.finish, draft.files)
+        # A tree that stands still has no use for the processors, and waits.
+        deadline_s = _PACKING_SHARE * _left(self._deadline, context.options.grace) if ended is None else None
+        await archivist.pack(draft.path, context.store.earlier(), deadline_s=deadline_s)
+        return await asyncio.to_thread(self._publish, draft, listing, ended)
 
-    def _publish(self, draft: Draft, ended: CriuExit | None) -> Dumped:
-        context, cut = self._context, self._cut
-        assert cut is not None
-        images = Images(draft.images, context.criu.pycriu)
-        listing = context.tracker.finish(draft.files)
+    def _publish(self, draft: Draft, listing: Listing, ended: CriuExit | None) -> Dumped:
+        context, cut, captured = self._context, self._cut, self._captured
+        assert cut is not None and captured is not None
         write_listing(listing, draft.path / "listing.json")
         notes = self._notes(listing, ended)
         snapshot = draft.publish(
             describe_snapshot(
                 run=context.run,
                 criu_version=context.criu.version,
-                images=images,
+                images=Images(draft.images, context.criu.pycriu),
+                memory_bytes=captured.memory_bytes,
+                spilled_bytes=captured.spilled_bytes,
                 listing=listing,
                 cut=cut,
                 journal=context.tracker.journal.name,
@@ -223,6 +246,11 @@ class Attempt:
 
     def _notes(self, listing: Listing, ended: CriuExit | None) -> tuple[str, ...]:
         notes = [f"not saved, too large: {path}" for path in listing.unsaved]
+        if self._captured is not None and self._captured.spilled_bytes:
+            notes.append(
+                f"{format_size(self._captured.spilled_bytes)} did not fit into memory and went to the disk while the "
+                "training stood still (--memory-limit)"
+            )
         if ended is not None and ended.was_stopped:
             notes.append("CRIU was stopped in the middle and told to go on")
         notes += [
@@ -230,33 +258,6 @@ class Attempt:
         ]
         return tuple(notes)
 
-    def _failure(self, draft: Draft, ended: CriuExit) -> DumpFailedError:
-        if isinstance(self._cut_error, CriuTrainError):
-            return DumpFailedError(str(self._cut_error), tip=self._cut_error.tip)
-        if self._cut_error is not None and not ended.timed_out:
-            return DumpFailedError(
-                f"the workspace could not be saved: {self._cut_error}",
-                tip="see that the store's disk has room and works",
-            )
-        if ended.problem:
-            return DumpFailedError(
-                f"CRIU could not be started: {ended.problem}", tip="`criu-train doctor` may tell more"
-            )
-        if ended.timed_out:
-            return DumpFailedError(
-                "the dump took longer than its time limit and was ended",
-                tip="if the disk is slow rather than stuck, allow more with --dump-timeout",
-            )
-        explanation = explain(_read(draft.dump_log), ended.code)
-        kind = PassingFailureError if explanation.passing else DumpFailedError
-        return kind(explanation.what, tip=explanation.tip)
-
 
 def _left(deadline: float | None, usual_s: float) -> float:
     return usual_s if deadline is None else max(1.0, deadline - time.monotonic())
-
-
-def _read(log: Path) -> str:
-    with contextlib.suppress(OSError):
-        return log.read_text(errors="replace")
-    return ""

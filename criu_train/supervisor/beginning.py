@@ -16,6 +16,7 @@ from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.state import Run
 from criu_train.store.store import Store
+from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import ignored_signals
@@ -45,6 +46,7 @@ class Beginner:
         store: Store,
         lock: StoreLock,
         criu: Criu,
+        keeper: Keeper,
         options: RunOptions,
         runtime: Path,
         state: StateFile,
@@ -54,6 +56,7 @@ class Beginner:
         self._store = store
         self._lock = lock
         self._criu = criu
+        self._keeper = keeper
         self._options = options
         self._runtime = runtime
         self._state = state
@@ -91,6 +94,7 @@ class Beginner:
         restorer = Restorer(
             store=self._store,
             criu=self._criu,
+            keeper=self._keeper,
             options=self._options,
             runtime=self._runtime,
             new_cell=lambda: self._new_cell(run),

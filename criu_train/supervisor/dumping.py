@@ -9,7 +9,8 @@ import time
 
 from criu_train.criu.schema import image_schema
 from criu_train.errors import CriuTrainError, DumpFailedError
-from criu_train.supervisor.attempt import Attempt, DumpContext, Dumped, PassingFailureError
+from criu_train.supervisor.attempt import Attempt, DumpContext, Dumped
+from criu_train.supervisor.dump_errors import PassingFailureError
 
 # So long the tree is let run on between tries when CRIU met it in a bad moment.
 _PASSING_PAUSES_S = (0.05, 0.2, 0.5)
@@ -21,6 +22,10 @@ class Dumper:
     def __init__(self, context: DumpContext) -> None:
         self._context = context
         image_schema(context.criu.pycriu)  # loading it takes a tenth of a second, which no tree should stand still for
+
+    def hurry(self, seconds: float) -> None:
+        """A dump that is at work behind the training's back has to be done within so many seconds."""
+        self._context.keeper.hurry(seconds)
 
     async def dump(self, trigger: str, *, leave_running: bool = True, limit_s: float | None = None) -> Dumped:
         """Raises DumpFailedError, and then the tree runs on as if nothing had been asked.

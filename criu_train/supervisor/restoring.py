@@ -21,8 +21,9 @@ from criu_train.criu.images import Images
 from criu_train.errors import CriuTrainError, EnvironmentUnfitError, RestoreFailedError
 from criu_train.store.integrity import verify
 from criu_train.store.manifest import Manifest
-from criu_train.store.snapshot import Snapshot
+from criu_train.store.snapshot import INDEX, Snapshot
 from criu_train.store.store import Store
+from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.workspace.environment import compare
@@ -32,6 +33,7 @@ from criu_train.workspace.rollback import Rollback, roll_back
 
 # How long a restored tree is looked at before it counts as alive.
 _ALIVE_AFTER_S = 0.3
+_CHECK_THE_DISK = "check the disk; `criu-train snapshot verify --all`"
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,12 @@ CellFactory = Callable[[], Awaitable[Cell]]
 class Restorer:
     """Tries snapshots in the order given. ``new_cell`` starts an empty cell with a journal of its own."""
 
-    def __init__(self, *, store: Store, criu: Criu, options: RunOptions, runtime: Path, new_cell: CellFactory) -> None:
+    def __init__(
+        self, *, store: Store, criu: Criu, keeper: Keeper, options: RunOptions, runtime: Path, new_cell: CellFactory
+    ) -> None:
         self._store = store
         self._criu = criu
+        self._keeper = keeper
         self._options = options
         self._runtime = runtime
         self._new_cell = new_cell
@@ -90,6 +95,8 @@ class Restorer:
 
     async def _restore(self, snapshot: Snapshot) -> Restored:
         manifest = await asyncio.to_thread(_verified, snapshot)
+        if manifest.packed:
+            await (await self._keeper.archivist()).check(snapshot.path, manifest.files[INDEX].digest)
         listing = read_listing(snapshot.path / "listing.json")
         warnings = _fit(manifest, self._criu)
         async with machine_lock(self._runtime, math.inf):
@@ -126,10 +133,31 @@ class Restorer:
         return roll_back(listing, snapshot.path / "files", journals, _unused(keep))
 
     async def _run_criu(self, cell: Cell, snapshot: Snapshot, manifest: Manifest) -> None:
+        if not manifest.packed:  # written by an older version: the images lie there as CRIU reads them
+            return await self._restore_from(snapshot.images, cell, snapshot, manifest)
+        archivist = await self._keeper.archivist()
+        damage: list[str] = []
+
+        def damaged(problem: str) -> None:
+            damage.append(problem)
+            cell.kill_now()  # CRIU waits for the bytes that will not come
+
+        try:
+            images = await archivist.serve(snapshot.path, damaged)
+            await self._restore_from(images, cell, snapshot, manifest)
+            await archivist.served()
+        except Exception as error:
+            if damage:
+                raise RestoreFailedError(f"corrupt: {damage[0]}", tip=_CHECK_THE_DISK) from error
+            raise
+        finally:
+            await archivist.end_serving()
+
+    async def _restore_from(self, images: Path, cell: Cell, snapshot: Snapshot, manifest: Manifest) -> None:
         log = self._store.layout.root / f"restore-{snapshot.sequence:06d}.log"
         log.unlink(missing_ok=True)
-        argv = restore_command(self._criu, images=snapshot.path / "images", log=log)
-        tasks = Images(snapshot.path / "images", self._criu.pycriu).tasks()
+        argv = restore_command(self._criu, images=images, log=log, stream=manifest.packed)
+        tasks = Images(snapshot.images, self._criu.pycriu).tasks()
         taken = {number for task in tasks for number in (task.pid, *task.threads)}
         ended = await cell.criu(
             argv,
@@ -162,8 +190,8 @@ def _verified(snapshot: Snapshot) -> Manifest:
         raise RestoreFailedError(
             f"{snapshot.status}: {snapshot.reason}", tip="`criu-train snapshot prune` removes what can't be restored"
         )
-    for problem in verify(snapshot):
-        raise RestoreFailedError(f"corrupt: {problem}", tip="check the disk; `criu-train snapshot verify --all`")
+    for problem in verify(snapshot, packs=False):  # these are checked when they are read
+        raise RestoreFailedError(f"corrupt: {problem}", tip=_CHECK_THE_DISK)
     return snapshot.manifest
 
 

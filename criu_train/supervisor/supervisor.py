@@ -22,6 +22,7 @@ from criu_train.supervisor.beginning import Beginner, Life
 from criu_train.supervisor.cause import describe_end
 from criu_train.supervisor.control import ControlServer
 from criu_train.supervisor.dumping import Dumper
+from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import OutputFollower
 from criu_train.supervisor.progress import Progress
@@ -50,6 +51,7 @@ class Supervisor:
         self._runtime = runtime
         self._events = EventLog(store.layout.events)
         self._requests = Requests()
+        self._keeper = Keeper(runtime, options.memory_limit)
         self._progress = Progress()
         image_schema(criu.pycriu)  # a missing or broken one is told before anything runs
         pid = os.getpid()
@@ -66,6 +68,7 @@ class Supervisor:
             store=store,
             lock=lock,
             criu=criu,
+            keeper=self._keeper,
             options=options,
             runtime=runtime,
             state=self._state,
@@ -79,6 +82,7 @@ class Supervisor:
         try:
             async with AsyncExitStack() as stack:
                 stack.enter_context(signals_become(self._requests))
+                await stack.enter_async_context(self._keeper)
                 await stack.enter_async_context(ControlServer(Path(str(self._state.state.control)), self._answer))
                 exit_code = await self._restart_until_done(start)
             return exit_code
@@ -212,6 +216,7 @@ class Supervisor:
             criu=self._criu,
             cell=life.cell,
             tracker=tracker,
+            keeper=self._keeper,
             options=self._options,
             runtime=self._runtime,
         )

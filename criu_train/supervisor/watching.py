@@ -18,7 +18,8 @@ from criu_train.errors import CriuTrainError, DumpFailedError
 from criu_train.store.events import EventLog
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
-from criu_train.supervisor.attempt import Dumped, TrainingEndedError
+from criu_train.supervisor.attempt import Dumped
+from criu_train.supervisor.dump_errors import TrainingEndedError
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
@@ -29,6 +30,8 @@ from criu_train.workspace.rollback import forget_old
 # What a rollback took away is kept for a week, and the last ten times whatever their age.
 _KEPT_S, _KEPT_ROLLBACKS = 7 * 86400.0, 10
 _AN_HOUR_S = 3600.0
+# Of the grace, for a snapshot that is being packed when we are asked to stop; the rest is for the last dump.
+_HURRY_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,40 @@ class Watcher:
 
     async def _serve(self, wanted: WantedDump) -> bool:
         """One dump; False when asked to stop and the dump does not come to its end within the grace."""
+        began = time.monotonic()
         dump = asyncio.ensure_future(self._dump(wanted.trigger))
-        if not await self._requests.patiently(dump, self._options.grace):
+        hurry = asyncio.ensure_future(self._hurry_when_it_ends())
+        in_time = await self._requests.patiently(dump, self._options.grace)
+        hurry.cancel()
+        if not in_time:
             wanted.done.set_result(DumpFailedError("the training was stopped", tip="run the same command to go on"))
             return False
         wanted.done.set_result(dump.result())
-        self._schedule()
+        self._schedule(began)
         return True
+
+    async def _hurry_when_it_ends(self) -> None:
+        """Once the training has ended or is to stop, there is nobody to be spared, and another dump may have to fit."""
+        stop = asyncio.ensure_future(self._requests.stop_wanted.wait())
+        try:
+            waits: set[asyncio.Future[Any]] = {self._cell.ended, stop}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            self._dumper.hurry(max(1.0, _HURRY_SHARE * self._options.grace))
+        finally:
+            stop.cancel()
 
     def _outcome(self, how: Literal["ended", "preempted", "terminated", "killed"]) -> Outcome:
         self._requests.refuse_dumps(DumpFailedError("the training has ended", tip="there is nothing left to dump"))
         lived = time.monotonic() - self._began
         return Outcome(how, self._cell.ended.result(), lived, tuple(self._snapshots))
 
-    def _schedule(self) -> None:
-        """The next timer dump is one interval after the end of the last dump, whatever its trigger."""
-        every = self._options.every
-        self._due = time.monotonic() + every if every is not None else None
-        due_at = datetime.now(UTC) + timedelta(seconds=every) if every is not None else None
+    def _schedule(self, last_began: float | None = None) -> None:
+        """The next timer dump begins one interval after the last dump began, whatever its trigger; one that took
+        long, in the background too, leaves half an interval in between."""
+        every, now = self._options.every, time.monotonic()
+        wait = 0.0 if every is None else every if last_began is None else max(last_began + every - now, every / 2)
+        self._due = now + wait if every is not None else None
+        due_at = datetime.now(UTC) + timedelta(seconds=wait) if every is not None else None
         self._state.change(state="running", next_dump_at=due_at.strftime("%Y-%m-%dT%H:%M:%SZ") if due_at else None)
 
     async def _wait_for_something(self) -> None:

@@ -29,9 +29,18 @@ def failures(job: Job) -> int:
     return int(job.supervisor().get("dumps_failed", 0))
 
 
-def pages_written(job: Job) -> int:
-    """Bytes of pages in the newest draft: how far CRIU got."""
-    return sum(path.stat().st_size for path in job.store.glob("snapshots/*/images/pages-*") if path.exists())
+def archivist(job: Job) -> psutil.Process:
+    """The process that takes the images in."""
+    assert job.process is not None
+    children = psutil.Process(job.process.pid).children()
+    return next(child for child in children if any("archive" in word for word in child.cmdline()))
+
+
+def taken_in(job: Job) -> int:
+    """Bytes that CRIU has handed over so far, in all dumps."""
+    with contextlib.suppress(StopIteration, psutil.NoSuchProcess):
+        return int(archivist(job).io_counters().read_chars)
+    return 0
 
 
 def assert_explained(job: Job, *words: str) -> None:
@@ -75,9 +84,9 @@ def kill_it_while_it_streams(job: Job) -> None:
 
 def streaming(job: Job) -> psutil.Process:
     """CRIU in the middle of writing pages."""
-    before = pages_written(job)
+    before = taken_in(job)
     process = job.criu()
-    until(lambda: pages_written(job) > before + (8 << 20) or not process.is_running(), "CRIU writing pages", 30)
+    until(lambda: taken_in(job) > before + (8 << 20) or not process.is_running(), "CRIU writing pages", 30)
     assert process.is_running(), "CRIU was done before it could be disturbed"
     return process
 

@@ -84,8 +84,8 @@ def test_a_restore_by_id_that_fails_leaves_the_current_run_as_it_is(start_job: S
     job.wait_for_state("running")
     new = job.dump()
     job.kill_everything()
-    for image in (job.store / "snapshots" / old / "images").glob("pages-*.img"):
-        image.write_bytes(b"")
+    for pack in (job.store / "snapshots" / old / "packs").iterdir():
+        pack.write_bytes(b"")
     assert job.tell("restore", old).code == 125
     job.start()
     assert job.wait_for_restore()["restored_from"] == new
