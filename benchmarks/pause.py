@@ -1,137 +1,134 @@
-"""How long does the training stand still: `criu-train dump` against plain `criu dump --leave-running`.
+"""How long does the training stand still: `criu-train dump` against plain `criu dump --leave-running`, and a memcpy.
 
-Both dump the very same process to the same disk, in alternating order, and the process itself says how long its
-largest gap was. Quote the ratios: they are paired in one run, absolute times belong to the machine.
+All dump the very same process in turn, and the process itself says how long its largest gap was. Quote the ratios:
+they are paired in one run, absolute times belong to the machine.
 
-    .venv/bin/python benchmarks/pause.py --gib 0.2 1 2 --pairs 5
+    .venv/bin/python benchmarks/pause.py --gib 0.25 1 2 4 --pairs 10
+    .venv/bin/python benchmarks/pause.py --torch 0 2 4 --pairs 10
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from criu_train.criu.find import find_criu
+from bench import HERE, Subject, head, machine, remove, row, settle, spread, subject, wait_until
 
-VICTIM = Path(__file__).with_name("victim.py")
-
-
-def criu_train(store: Path, *words: str, limit_s: float = 600) -> str:
-    """Run one command of ours and return what it printed."""
-    command = [sys.executable, "-m", "criu_train", "--store", str(store), *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit_s).stdout
+TMPFS = Path("/dev/shm")
 
 
-class Pair:
-    """One victim under criu-train; the plain dump enters its cell with nsenter."""
+class Pause:
+    """What one subject says about its gaps."""
 
-    def __init__(self, gib: float, directory: Path) -> None:
-        self.directory = directory
-        self.store = directory / "store"
-        self.gap = directory / "gap"
-        self.supervisor = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "criu_train", "--store", str(self.store), "run", "--every", "0", "--keep", "1"),
-                *("--", sys.executable, str(VICTIM), str(gib), str(self.gap)),
-            ],
-            cwd=directory,
-            stdout=subprocess.DEVNULL,
-            stderr=(directory / "supervisor.log").open("w"),
-        )
-        self._wait(lambda: self.gap.with_suffix(".ready").exists(), 300)
-        self.status = json.loads(criu_train(self.store, "status", "--json"))
-        self.pid_in_cell = json.loads((self.store / "store.json").read_text())["pid_base"]
+    def __init__(self, subject: Subject, gap: Path) -> None:
+        self.subject = subject
+        self.gap = gap
 
-    def _wait(self, happened, limit_s: float) -> None:
-        end = time.monotonic() + limit_s
-        while not happened():
-            if time.monotonic() > end or self.supervisor.poll() is not None:
-                raise SystemExit((self.directory / "supervisor.log").read_text())
-            time.sleep(0.01)
-
-    def _take_gap(self) -> float:
+    def _take(self) -> float:
         self.gap.unlink(missing_ok=True)
-        os.kill(self.status["root_pid"], signal.SIGUSR2)
-        self._wait(self.gap.exists, 30)
+        os.kill(self.subject.status["root_pid"], signal.SIGUSR2)
+        wait_until(self.gap.exists)
         return float(self.gap.read_text())
 
     def ours(self) -> float:
-        """Seconds the victim stood still for our dump."""
-        self._take_gap()
-        criu_train(self.store, "dump")
-        return self._take_gap()
-
-    def plain(self) -> float:
-        """Seconds it stood still for plain CRIU, and the images are removed again."""
-        images = self.directory / "plain"
-        images.mkdir()
-        criu = find_criu()
-        self._take_gap()
-        subprocess.run(
-            [
-                *("nsenter", "-t", str(self.status["init_pid"]), "-p", "-m", *criu.command, "dump"),
-                *("-t", str(self.pid_in_cell), "-D", str(images), "-o", str(self.directory / "plain.log")),
-                "--leave-running",
-            ],
-            check=True,
-            capture_output=True,
-            timeout=600,
-        )
-        gap = self._take_gap()
-        # Pages of ours that wait for the disk would slow down the next dump, whoever's it is.
-        subprocess.run(["sync", "-f", str(images)], check=True, timeout=600)
-        shutil.rmtree(images)
+        """Seconds it stood still for our dump."""
+        self._take()
+        self.subject.dump()
+        gap = self._take()
+        settle(self.subject.store)
         return gap
 
+    def plain(self, images: Path) -> float:
+        """Seconds it stood still for plain CRIU; the images are removed again."""
+        self._take()
+        self.subject.plain_dump(images)
+        gap = self._take()
+        remove(images)
+        return gap
+
+
+class Memcpy:
+    """The same bytes copied to memory that is there already, in a process of its own."""
+
+    def __init__(self, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "memory.py"), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.seconds()
+
+    def seconds(self) -> float:
+        """Of one copy."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
     def close(self) -> None:
-        """End the victim and its supervisor."""
-        os.kill(self.status["root_pid"], signal.SIGKILL)
-        self.supervisor.send_signal(signal.SIGINT)
-        self.supervisor.send_signal(signal.SIGINT)
-        try:
-            self.supervisor.wait(60)
-        except subprocess.TimeoutExpired:
-            os.kill(self.status["init_pid"], signal.SIGKILL)
-            self.supervisor.kill()
+        self.process.kill()
+        self.process.wait()
 
 
-def spread(values: list[float], digits: int) -> str:
-    """min / median / max."""
-    return " / ".join(f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+def ratios(ours: Sequence[float], others: Sequence[float]) -> str:
+    return spread([one / other for one, other in zip(ours, others, strict=True)]) if others else "not measured"
+
+
+def measure(label: str, command: Sequence[str], pairs: int, directory: Path | None, copied: Sequence[str] = ()) -> None:
+    """One line of the table."""
+    with tempfile.TemporaryDirectory(dir=directory) as name, tempfile.TemporaryDirectory(dir=TMPFS) as quick:
+        gap = Path(name, "gap")
+        with subject([*command, str(gap)], Path(name), gap.with_suffix(".ready")) as one:
+            pause = Pause(one, gap)
+            measures = {
+                "ours": pause.ours,
+                "disk": lambda: pause.plain(Path(name, "plain")),
+                "tmpfs": lambda: pause.plain(Path(quick, "plain")),
+            }
+            for first in measures.values():  # once for nothing: caches, first-use costs
+                first()
+            seconds: dict[str, list[float]] = {key: [] for key in measures}
+            for number in range(pairs):
+                for key in list(measures)[:: 1 if number % 2 else -1]:
+                    seconds[key].append(measures[key]())
+        copies = []
+        if copied:
+            memcpy = Memcpy(*copied)
+            copies = [memcpy.seconds() for _ in range(pairs)]
+            memcpy.close()
+    ours = seconds["ours"]
+    row(
+        label,
+        spread(ours, 3),
+        spread(seconds["disk"], 3),
+        ratios(ours, seconds["disk"]),
+        ratios(ours, seconds["tmpfs"]),
+        ratios(ours, copies),
+    )
 
 
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gib", type=float, nargs="+", default=[0.2, 1, 2])
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--gib", type=float, nargs="*", default=[])
+    parser.add_argument("--half-zero", action="store_true", help="every other MiB is zeros")
+    parser.add_argument("--torch", type=int, nargs="*", default=[], help="a PyTorch training with so many workers")
+    parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--directory", type=Path, default=None, help="on the disk to measure (default: TMPDIR)")
     chosen = parser.parse_args()
-    print("| GiB | ours, s (min / median / max) | plain criu, s | ratio ours / plain, pair by pair |")
-    print("|---|---|---|---|")
+    print(f"{machine()}; seconds and ratios as min / median / max, {chosen.pairs} pairs\n")
+    head("", "ours, s", "plain criu, same disk, s", "ours / plain, disk", "ours / plain, tmpfs", "ours / memcpy")
+    kind = ("--half-zero",) if chosen.half_zero else ()
     for gib in chosen.gib:
-        with tempfile.TemporaryDirectory(dir=chosen.directory) as name:
-            pair = Pair(gib, Path(name))
-            try:
-                pair.plain(), pair.ours()  # once for nothing: caches, first-use costs
-                ours, plain = [], []
-                for number in range(chosen.pairs):
-                    order = (pair.ours, pair.plain) if number % 2 else (pair.plain, pair.ours)
-                    for measure in order:
-                        (ours if measure == pair.ours else plain).append(measure())
-            finally:
-                pair.close()
-        ratios = [one / other for one, other in zip(ours, plain, strict=True)]
-        print(f"| {gib:g} | {spread(ours, 3)} | {spread(plain, 3)} | {spread(ratios, 2)} |", flush=True)
+        label = f"{gib:g} GiB, {'half zeros' if kind else 'incompressible'}"
+        victim = [sys.executable, str(HERE / "victim.py"), *kind, str(gib)]
+        measure(label, victim, chosen.pairs, chosen.directory, (*kind, str(gib)))
+    for workers in chosen.torch:
+        trainee = [sys.executable, str(HERE / "trainee.py"), "--workers", str(workers), "--gap"]
+        measure(f"PyTorch, {workers} workers", trainee, chosen.pairs, chosen.directory)
 
 
 if __name__ == "__main__":
