@@ -1,0 +1,235 @@
+"""The supervisor's side of the archive: a process that holds captures, packs them, and hands images out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from criu_train.archive.packed import Packed
+from criu_train.cell.link import Link, Message, one
+from criu_train.cell.records import CellLostError
+from criu_train.cell.wire import Wire
+from criu_train.errors import CriuTrainError, DumpFailedError, RestoreFailedError
+
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+# It finds its modules where the supervisor finds them, whatever directory and environment it is started in.
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[2:]; sys.dont_write_bytecode = True; "
+    "from criu_train.archive.worker import main; main(int(sys.argv[1]))"
+)
+_STARTING_S, _ENDING_S = 30.0, 5.0
+
+
+@dataclass(frozen=True)
+class CaptureSummary:
+    """What CRIU gave us that is to be packed, in bytes.
+
+    ``memory_bytes`` of it are pages of processes, the rest is deleted files. ``spilled_bytes`` did not fit into memory.
+    """
+
+    raw_bytes: int
+    memory_bytes: int
+    spilled_bytes: int
+
+
+class Archivist:
+    """One worker process. When it dies, what is under way fails, and ``alive`` is false: start another."""
+
+    def __init__(self, process: asyncio.subprocess.Process, wire: Wire, runtime: Path, log: Path) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._runtime = runtime
+        self._log = log
+        self._asked = 0
+        self._directory: Path | None = None
+        self._images: Path | None = None
+        self._on_problem: Callable[[str], None] = lambda _: None
+        self._link = Link(wire, {"problem": self._problem}, self._lost)
+
+    @classmethod
+    async def start(cls, runtime: Path, *, memory_limit: int | None) -> Archivist:
+        """``runtime``: a directory with a short path for sockets. ``memory_limit``: bytes, None for half of what is
+        free. Raises DumpFailedError."""
+        wire, theirs = Wire.pair()
+        log = runtime / "worker.log"
+        try:
+            with theirs, log.open("wb") as output:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-I", "-S", "-c", _PROGRAM, str(theirs.fileno())),
+                    *(_PACKAGE_PARENT, *filter(None, sys.path)),
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            wire.close()
+            raise DumpFailedError(
+                f"the archive's process can't be started: {error}", tip="is memory, or the number of processes, short?"
+            ) from error
+        archivist = cls(process, wire, runtime, log)
+        try:
+            ready = archivist._link.expect("ready")
+            archivist._link.send("settings", memory_limit=memory_limit)
+            await one(ready, _STARTING_S)
+        except BaseException as error:
+            await archivist.close()
+            if isinstance(error, CellLostError):
+                raise archivist._death(DumpFailedError) from error
+            raise
+        return archivist
+
+    @property
+    def alive(self) -> bool:
+        return not self._link.lost
+
+    # --- dumps --------------------------------------------------------------------------------------------------
+
+    async def prepare(self, tree_bytes: int) -> None:
+        """Have memory ready for a tree of so many bytes; too little is no error. Raises DumpFailedError."""
+        await self._ask("prepare", DumpFailedError, tree_bytes=tree_bytes)
+
+    async def listen(self, spill: Path) -> Path:
+        """The images directory for ``criu dump --stream``. ``spill``: a file for what does not fit into memory.
+
+        Raises DumpFailedError.
+        """
+        self._images = None
+        directory = self._new_directory()
+        await self._ask("listen", DumpFailedError, directory=str(directory), spill=str(spill))
+        return directory
+
+    async def captured(self, images: Path) -> CaptureSummary:
+        """CRIU has asked for everything (the cut): wait for the last byte, write the small images into ``images``.
+
+        Raises DumpFailedError.
+        """
+        self._images = images
+        return CaptureSummary(**await self._ask("captured", DumpFailedError, images=str(images)))
+
+    async def pack(self, snapshot: Path, earlier: Sequence[Path], *, deadline_s: float | None = None) -> Packed:
+        """Pack the capture into ``snapshot``; see ``packing.pack``. Raises DumpFailedError.
+
+        ``deadline_s``: seconds this may take, at full speed; None: in the background.
+        """
+        self._take_statistics()
+        fields = {"snapshot": str(snapshot), "earlier": [str(path) for path in earlier], "deadline_s": deadline_s}
+        return Packed(**await self._ask("pack", DumpFailedError, **fields))
+
+    def hurry(self, seconds: float) -> None:
+        """What is being packed has to be done within so many seconds from now."""
+        with contextlib.suppress(CellLostError):
+            self._link.send("hurry", seconds=seconds)
+
+    async def drop(self) -> None:
+        """The dump failed: end what is under way for it and forget the capture. Never fails."""
+        self._images = None
+        with contextlib.suppress(DumpFailedError):
+            await self._ask("drop", DumpFailedError)
+        self._remove_directory()
+
+    # --- restores -----------------------------------------------------------------------------------------------
+
+    async def check(self, snapshot: Path, index_digest: str) -> None:
+        """Check of the packs whatever is not checked while it is handed out. Raises RestoreFailedError."""
+        await self._ask("check", RestoreFailedError, snapshot=str(snapshot), index_digest=index_digest)
+
+    async def serve(self, snapshot: Path, on_problem: Callable[[str], None]) -> Path:
+        """The images directory for ``criu restore --stream``. Raises RestoreFailedError.
+
+        ``on_problem`` is called when an image can't be handed out, or when the worker dies: then the cell must be
+        killed, as the restore would never end, or end with deleted files cut off.
+        """
+        directory = self._new_directory()
+        await self._ask("serve", RestoreFailedError, snapshot=str(snapshot), directory=str(directory))
+        self._on_problem = on_problem
+        return directory
+
+    async def served(self) -> None:
+        """Everything that was handed out was whole. To be asked before a restored process runs.
+
+        Raises RestoreFailedError.
+        """
+        if not (await self._ask("served", RestoreFailedError))["whole"]:
+            raise RestoreFailedError("not every image could be handed out", tip="another snapshot is tried")
+
+    async def end_serving(self) -> None:
+        """CRIU has ended, well or not. Never fails."""
+        self._on_problem = lambda _: None
+        with contextlib.suppress(RestoreFailedError):
+            await self._ask("end_serving", RestoreFailedError)
+        self._remove_directory()
+
+    # --- the process --------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End the process."""
+        self._on_problem = lambda _: None
+        self._link.lose()
+        await self._ended()
+        self._remove_directory()
+
+    async def _ended(self) -> None:
+        try:
+            await asyncio.wait_for(self._process.wait(), _ENDING_S)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+    async def _ask(self, kind: str, failure: type[CriuTrainError], **fields: Any) -> Message:
+        self._asked += 1
+        answer = f"answer {self._asked}"
+        try:
+            waiting = self._link.expect(answer)
+            self._link.send(kind, answer=answer, **fields)
+            message = await one(waiting)
+        except CellLostError as error:
+            await self._ended()
+            raise self._death(failure) from error
+        if not message.pop("ok"):
+            raise failure(message["problem"], tip=message["tip"])
+        return message
+
+    def _death(self, failure: type[CriuTrainError]) -> CriuTrainError:
+        code = self._process.returncode or 0
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        lines = self._log.read_text(errors="replace").strip().splitlines() if self._log.exists() else []
+        return failure(
+            f"the archive's process ended {how}" + (f": {lines[-1]}" if lines else ""),
+            tip="was memory short? the kernel's log (dmesg) tells; the next dump starts another",
+        )
+
+    def _problem(self, message: Message) -> None:
+        self._on_problem(message["message"])
+
+    def _lost(self) -> None:
+        self._on_problem("the archive's process died")
+
+    def _new_directory(self) -> Path:
+        self._remove_directory()
+        self._directory = Path(tempfile.mkdtemp(prefix="s", dir=self._runtime))
+        return self._directory
+
+    def _remove_directory(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def _take_statistics(self) -> None:
+        """CRIU writes its figures as a file, after the cut."""
+        if self._directory is not None and self._images is not None:
+            for path in self._directory.glob("stats-*"):
+                with contextlib.suppress(OSError):
+                    shutil.move(path, self._images / path.name)

@@ -1,0 +1,141 @@
+"""What the archive's process can be asked to do."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from criu_train.archive.arena import Arena
+from criu_train.archive.capture import Capture
+from criu_train.archive.captured import Captured
+from criu_train.archive.packed import Packed
+from criu_train.archive.packing import pack
+from criu_train.archive.priority import Pacer
+from criu_train.archive.serve import Serving
+from criu_train.archive.stored import StoredPages
+from criu_train.store.durable import open_private
+
+
+class Jobs:
+    """One at a time, but for ``interrupt`` and ``hurry``. ``problem`` is called with what goes wrong in a serving."""
+
+    def __init__(self, limit: int | None, problem: Callable[[str], None]) -> None:
+        self._arena = Arena(limit)
+        self._problem = problem
+        self._capture: Capture | None = None
+        self._captured: Captured | None = None
+        self._pacer: Pacer | None = None
+        self._pages: tuple[str, StoredPages] | None = None
+        self._serving: Serving | None = None
+
+    def prepare(self, tree_bytes: int) -> None:
+        """Have memory for a capture of so many bytes, and a little more."""
+        self._arena.grow(tree_bytes + tree_bytes // 20)
+
+    def listen(self, directory: str, spill: str) -> None:
+        """Begin a capture."""
+        self.drop()
+        self._capture = Capture(Path(directory), self._arena, Path(spill))
+
+    def captured(self, images: str) -> dict[str, Any]:
+        """Wait for the last byte, and write what is not packed."""
+        assert self._capture is not None
+        self._captured = captured = self._capture.finish()
+        for name, data in captured.small.items():
+            with os.fdopen(open_private(Path(images, name), os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                file.write(data)
+        sizes = {image.name: image.size for image in captured.large}
+        return {
+            "raw_bytes": sum(sizes.values()),
+            "memory_bytes": sum(size for name, size in sizes.items() if name.startswith("pages-")),
+            "spilled_bytes": captured.spilled,
+        }
+
+    def pack(self, snapshot: str, earlier: Sequence[str], deadline_s: float | None) -> dict[str, Any]:
+        """Pack what was captured, and forget it."""
+        captured = self._captured
+        assert captured is not None
+        self._pacer = pacer = Pacer(sum(image.size for image in captured.large), deadline_s)
+        try:
+            packed = _in_thread(lambda: _pack(captured, snapshot, earlier, pacer))
+        finally:
+            pacer.end()
+            self._pacer = None
+        self.drop()
+        return asdict(packed)
+
+    def hurry(self, seconds: float) -> None:
+        """What is being packed has to be done within so many seconds."""
+        if (pacer := self._pacer) is not None:
+            pacer.hurry(seconds)
+
+    def interrupt(self) -> None:
+        """End what is under way for the dump."""
+        if (pacer := self._pacer) is not None:
+            pacer.stop()
+        if (capture := self._capture) is not None:
+            capture.abort()
+
+    def drop(self) -> None:
+        """Forget the capture; its memory is kept for the next."""
+        if self._capture is not None:
+            self._capture.close()
+        self._capture = self._captured = None
+
+    def check(self, snapshot: str, index_digest: str) -> None:
+        """Read what can be checked before a restore; the rest is checked as it is handed out."""
+        self._close_pages()
+        pages = StoredPages.open(Path(snapshot), index_digest)
+        self._pages = snapshot, pages
+        pages.check_unused()
+
+    def serve(self, snapshot: str, directory: str) -> None:
+        """Hand out the images of a snapshot."""
+        self.end_serving()
+        if self._pages is None or self._pages[0] != snapshot:
+            self._close_pages()
+            self._pages = snapshot, StoredPages.open(Path(snapshot))
+        self._serving = Serving(Path(snapshot, "images"), self._pages[1], Path(directory), self._problem)
+
+    def served(self) -> dict[str, Any]:
+        """Whether nothing was wrong so far."""
+        return {"whole": self._serving is not None and self._serving.whole}
+
+    def end_serving(self) -> None:
+        """Let go of every pipe."""
+        if self._serving is not None:
+            self._serving.close()
+            self._serving = None
+            self._close_pages()
+
+    def _close_pages(self) -> None:
+        if self._pages is not None:
+            self._pages[1].close()
+            self._pages = None
+
+
+def _pack(captured: Captured, snapshot: str, earlier: Sequence[str], pacer: Pacer) -> Packed:
+    pacer.in_thread()
+    return pack(captured, Path(snapshot), [Path(path) for path in earlier], pace=pacer)
+
+
+def _in_thread(work: Callable[[], Packed]) -> Packed:
+    """Do it in a thread of its own: a thread that was made nice may not be able to become normal again."""
+    results: list[Packed | BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, name="pack")
+    thread.start()
+    thread.join()
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return results[0]

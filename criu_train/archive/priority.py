@@ -1,0 +1,134 @@
+"""How fast packing goes: behind the training's back as long as it may, at full speed when it is late."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from criu_train.errors import DumpFailedError
+
+# Steps of niceness, from hardly noticeable to like everybody else.
+_STEPS = (19, 15, 10, 5, 0)
+# In the background: late is who takes longer than this in all.
+_BACKGROUND_S_PER_GIB, _BACKGROUND_LEAST_S = 15.0, 10.0
+# A look at the progress at most so often, or every step would be taken at once.
+_LOOK_S = 0.5
+# Levels of zstd, the best first, and how fast each is taken to be until it was seen (bytes a second); the last one
+# stores without compression.
+_LEVELS = (3, 1)
+_GUESSED = {3: 200 << 20, 1: 400 << 20}
+# A projection must leave so much of the time that is left: the end has costs of its own.
+_CAUTION = 0.8
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(platform.machine())
+_IO_IDLE, _IO_NORMAL = 3 << 13, 2 << 13 | 4
+_AUTOGROUP = Path("/proc/self/autogroup")
+
+
+class Pacer:
+    """For one packing. ``raw_bytes`` to go through; ``deadline_s``: seconds that it may take, None: in the background.
+
+    Threads are given back to normal priority by ending: niceness belongs to a thread.
+    """
+
+    def __init__(
+        self, raw_bytes: int, deadline_s: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._raw = raw_bytes
+        self._start = self._looked = clock()
+        self._deadline = None if deadline_s is None else self._start + deadline_s
+        self._threads: set[int] = set()
+        self._lock = threading.Lock()
+        self._step = 0 if deadline_s is None else len(_STEPS) - 1
+        self._level: int | None = _LEVELS[0]
+        self._measured_from = (self._start, raw_bytes)
+        self._rates: dict[int, float] = {level: float(rate) for level, rate in _GUESSED.items()}
+        self._stopped = False
+        self._apply()
+
+    def in_thread(self) -> None:
+        """The calling thread works for this packing from now on."""
+        with self._lock:
+            self._threads.add(threading.get_native_id())
+            self._apply()
+
+    def level(self, raw_left: int) -> int | None:
+        """The level for the next frame when so many bytes are left; None: store it as it is. Raises when stopped."""
+        with self._lock:
+            if self._stopped:
+                raise DumpFailedError("the packing was given up", tip="the next dump starts anew")
+            now = self._clock()
+            if self._deadline is None:
+                self._in_background(now, raw_left)
+            else:
+                self._against_deadline(now, raw_left, self._deadline)
+            return self._level
+
+    def hurry(self, seconds: float) -> None:
+        """It has to be done within so many seconds from now."""
+        with self._lock:
+            self._deadline = self._clock() + seconds
+            self._climb(len(_STEPS) - 1)
+
+    def stop(self) -> None:
+        """The result is not wanted any more."""
+        self._stopped = True
+
+    def end(self) -> None:
+        """Packing is over: what is not a thread's own goes back to normal."""
+        _set_autogroup(0)
+
+    def _in_background(self, now: float, raw_left: int) -> None:
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        done = max(1, self._raw - raw_left)
+        projected = (now - self._start) * self._raw / done
+        late = projected > max(_BACKGROUND_LEAST_S, _BACKGROUND_S_PER_GIB * self._raw / (1 << 30))
+        if late and self._step == len(_STEPS) - 1:
+            self._level = _LEVELS[-1]
+        elif late:
+            self._climb(self._step + 1)
+
+    def _against_deadline(self, now: float, raw_left: int, deadline: float) -> None:
+        began, left_then = self._measured_from
+        if self._level is not None and now - began >= _LOOK_S and raw_left < left_then:
+            self._rates[self._level] = (left_then - raw_left) / (now - began)
+            self._measured_from = (now, raw_left)
+        time_left = max(0.0, deadline - now) * _CAUTION
+        level = next((level for level in _LEVELS if raw_left <= self._rates[level] * time_left), None)
+        if level != self._level:
+            self._level, self._measured_from = level, (now, raw_left)
+
+    def _climb(self, step: int) -> None:
+        self._step = step
+        self._apply()
+
+    def _apply(self) -> None:
+        nice = _STEPS[self._step]
+        _set_autogroup(nice)
+        for thread in tuple(self._threads):
+            try:
+                os.setpriority(os.PRIO_PROCESS, thread, nice)
+            except ProcessLookupError:
+                self._threads.discard(thread)
+            except PermissionError:  # without CAP_SYS_NICE there is no way back up
+                pass
+            _set_io(thread, _IO_IDLE if self._step == 0 else _IO_NORMAL)
+
+
+def _set_io(thread: int, priority: int) -> None:
+    if _IOPRIO_SET is not None:
+        ctypes.CDLL(None).syscall(_IOPRIO_SET, 1, thread, priority)
+
+
+def _set_autogroup(nice: int) -> None:
+    """Where the kernel groups processes by session, niceness counts within the group only; so give it to the group."""
+    with contextlib.suppress(OSError):
+        _AUTOGROUP.write_text(str(nice), encoding="ascii")
