@@ -240,7 +240,8 @@ class Attempt:
                 journal=context.tracker.journal.name,
                 root_pid=context.store.pid_base,
                 notes=notes,
-            )
+            ),
+            log_ended=ended is not None,
         )
         return Dumped(snapshot, notes)
 
