@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import signal
 import stat
@@ -11,10 +12,14 @@ import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from criu_train.archive.captured import Captured
+from criu_train.archive.importing import PlainFiles, Steady
+from criu_train.archive.packing import pack
 from criu_train.store.digest import digest_bytes
 from criu_train.store.draft import Draft
 from criu_train.store.durable import Disk
@@ -31,6 +36,17 @@ FILES = {
     "images/pstree.img": b"tree",
     "listing.json": b"{}",
 }
+
+_RANDOM = random.Random(7)
+_NOISE = _RANDOM.randbytes(40 * 4096)
+LARGE = {
+    "pages-1.img": _NOISE + bytes(8 * 4096) + _NOISE[:4096],
+    "pages-2.img": _NOISE[4096 : 9 * 4096],
+    "ghost-file-1.img": b"a ghost of no whole page" * 400,
+    "ghost-file-2.img": b"",
+}
+SMALL = {name.removeprefix("images/"): data for name, data in FILES.items() if name.startswith("images/")}
+BLOB = b"what the training wrote"
 
 
 def facts(**changes: Any) -> ManifestFields:
@@ -68,6 +84,23 @@ def add(store: Store, *, run: str = "run-1", trigger: str = "timer", **changes: 
     draft = store.new_draft(run, trigger)
     fill(draft)
     return draft.publish(facts(**changes))
+
+
+def take(store: Store, plain: Path, **changes: Any) -> Snapshot:
+    """A snapshot as a dump makes it, its large images in packs."""
+    plain.mkdir(exist_ok=True)
+    for name, data in LARGE.items():
+        (plain / name).write_bytes(data)
+    draft = store.new_draft("run-1", "timer")
+    for name, data in SMALL.items():
+        (draft.images / name).write_bytes(data)
+    (draft.files / digest_bytes(BLOB)).write_bytes(BLOB)
+    (draft.path / "listing.json").write_bytes(b"{}")
+    (draft.images / "stats-dump").write_bytes(b"figures")
+    draft.dump_log.write_text("(00.1) Dumping finished successfully\n")
+    with closing(PlainFiles([plain / name for name in LARGE])) as memory:
+        pack(Captured(tuple(memory.images), {}, memory), draft.path, store.earlier(), pace=Steady())
+    return draft.publish(facts(step=7, **changes), log_ended=True)
 
 
 def many(store: Store, count: int) -> None:

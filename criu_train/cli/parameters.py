@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from criu_train.units import parse_duration, parse_size
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class _Parsed(click.ParamType[Any]):
@@ -32,3 +34,8 @@ def option(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Calla
     """A click option that also reads ``CRIU_TRAIN_<NAME>`` and shows its default."""
     variable = "CRIU_TRAIN_" + name.removeprefix("--").upper().replace("-", "_")
     return click.option(name, **{"envvar": variable, "show_default": True, "show_envvar": True, **attributes})
+
+
+def json_option(command: _F) -> _F:
+    """The option ``--json``, passed as ``as_program``."""
+    return click.option("--json", "as_program", is_flag=True, help="Print JSON, for programs.")(command)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import click
 from rich.text import Text
 
 from criu_train.cli.console import console, errors, print_json
-from criu_train.cli.parameters import option
+from criu_train.cli.parameters import json_option, option
 from criu_train.cli.settings import Settings
+from criu_train.cli.snapshot_export import export, import_
 from criu_train.cli.snapshot_view import as_json, snapshot_facts, status_word
 from criu_train.errors import UsageError
 from criu_train.store.integrity import verify as verify_snapshot
@@ -20,17 +20,12 @@ from criu_train.store.store import Store
 
 EXIT_DAMAGED = 1  # `verify` found something
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _ID_HELP = "ID is an id, a unique beginning of one, the number after its dash, or `latest`."
-
-
-def _json_option(command: _F) -> _F:
-    return click.option("--json", "as_program", is_flag=True, help="Print JSON, for programs.")(command)
 
 
 @click.group()
 def snapshot() -> None:
-    """List, show, verify and delete snapshots.
+    """List, show, verify, delete, export and import snapshots.
 
     \b
     Examples:
@@ -40,8 +35,12 @@ def snapshot() -> None:
     """
 
 
+for command in (export, import_):
+    snapshot.add_command(command)
+
+
 @snapshot.command("list")
-@_json_option
+@json_option
 @click.pass_obj
 def list_(settings: Settings, as_program: bool) -> None:
     """List all snapshots, the newest last.
@@ -69,7 +68,7 @@ def list_(settings: Settings, as_program: bool) -> None:
 
 @snapshot.command(epilog=_ID_HELP)
 @click.argument("id_", metavar="ID")
-@_json_option
+@json_option
 @click.pass_obj
 def show(settings: Settings, id_: str, as_program: bool) -> None:
     """Show everything about one snapshot.
@@ -91,7 +90,7 @@ def show(settings: Settings, id_: str, as_program: bool) -> None:
 @snapshot.command(epilog=_ID_HELP)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Verify every snapshot there is.")
-@_json_option
+@json_option
 @click.pass_context
 def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, as_program: bool) -> None:
     """Read every byte back and compare checksums.
@@ -140,7 +139,7 @@ def _verify(chosen: Sequence[Snapshot], *, quiet: bool) -> list[tuple[Snapshot, 
 @snapshot.command(epilog=_ID_HELP)
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Also the last one that an unfinished run could go on from.")
-@_json_option
+@json_option
 @click.pass_obj
 def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_program: bool) -> None:
     """Delete snapshots; all of those named, or none.
@@ -162,7 +161,7 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_program: bo
 
 @snapshot.command()
 @option("--keep", type=click.IntRange(min=1), required=True, help="How many of the newest complete ones stay.")
-@_json_option
+@json_option
 @click.pass_obj
 def prune(settings: Settings, keep: int, as_program: bool) -> None:
     """Delete all but the newest snapshots.

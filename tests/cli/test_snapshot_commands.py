@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from snapshot_calls import KEYS, Call, run
-from store_samples import FILES, PACK, add
+from store_samples import FILES, PACK, add, take
 
 from criu_train.cli.snapshot import snapshot as group
 from criu_train.errors import StoreError, UsageError
@@ -144,6 +144,26 @@ def test_every_command_has_examples_in_its_help_and_json(call: Call, command: st
     told = call(command, "--help").stdout
     assert f"  criu-train snapshot {command}" in told
     assert "--json" in told
+
+
+def test_a_snapshot_goes_out_to_a_directory_and_comes_in_again(tmp_path: Path) -> None:
+    store = Store.create_or_open(tmp_path / "store")
+    taken = take(store, tmp_path / "plain")
+    call = partial(run, tmp_path / "store")
+    there = tmp_path / "there"
+    assert call("export", "latest", str(there)).stdout == f"exported {taken.id} to {there}\n"
+    told = json.loads(call("import", str(there), "--json").stdout)
+    assert [one.id for one in store.snapshots()] == [taken.id, told["id"]]
+    told = json.loads(call("export", "2", str(tmp_path / "more"), "--tar", "--json").stdout)
+    assert told == {"id": store.snapshots()[1].id, "path": str(tmp_path / "more")}
+    assert (tmp_path / "more" / "criu-train" / "checkpoint.tar").exists()
+    elsewhere = run(tmp_path / "elsewhere", "import", str(tmp_path / "more"))
+    assert elsewhere.stdout == f"imported {Store.open(tmp_path / 'elsewhere').find('latest').id}\n"
+    with pytest.raises(UsageError, match="is not an empty directory"):
+        call("export", "latest", str(there))
+    with pytest.raises(UsageError, match="there is no snapshot 'nope'"):
+        call("export", "nope", str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_json_has_no_colours_even_on_a_terminal(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

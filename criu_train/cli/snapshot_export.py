@@ -1,0 +1,76 @@
+"""``criu-train snapshot export`` and ``import``: snapshots outside of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from criu_train.cli.console import console, print_json
+from criu_train.cli.parameters import json_option
+from criu_train.cli.settings import Settings
+from criu_train.store.store import Store
+
+
+@click.command(epilog="ID is an id, a unique beginning of one, the number after its dash, or `latest`.")
+@click.argument("id_", metavar="ID")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--tar", "archive", is_flag=True, help="Also write DIR/criu-train/checkpoint.tar, for checkpointctl.")
+@json_option
+@click.pass_obj
+def export(settings: Settings, id_: str, directory: Path, archive: bool, as_program: bool) -> None:
+    """Write a snapshot's images as plain CRIU images into DIR, which is new or empty.
+
+    `criu restore -D DIR` and `crit` read them. The saved files and all that `import` needs are in DIR/criu-train.
+
+    \b
+    Examples:
+      criu-train snapshot export latest /data/for-a-colleague
+      criu-train snapshot export 7 there --tar; checkpointctl inspect there/criu-train/checkpoint.tar
+    """
+    from criu_train.archive.exporting import export_snapshot
+
+    store = Store.open(settings.store)
+    one = store.find(id_)
+    with _bar(one.id, quiet=as_program) as progress:
+        export_snapshot(one, directory.absolute(), store=store.id, archive=archive, progress=progress)
+    if as_program:
+        print_json({"id": one.id, "path": str(directory.absolute())})
+    else:
+        console.print(f"exported {one.id} to {directory}", markup=False, soft_wrap=True)
+
+
+@click.command("import")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@json_option
+@click.pass_obj
+def import_(settings: Settings, directory: Path, as_program: bool) -> None:
+    """Make a new snapshot of what `export` wrote into DIR.
+
+    It belongs to the same run, and is the newest one: the training goes on from it unless told otherwise.
+
+    \b
+    Examples:
+      criu-train snapshot import /data/from-a-colleague
+      criu-train --store /data/job7 snapshot import there --json
+    """
+    from criu_train.archive.importing import import_snapshot
+
+    with _bar("checking", quiet=as_program) as progress:
+        one = import_snapshot(directory.absolute(), Store.create_or_open(settings.store), progress)
+    if as_program:
+        print_json({"id": one.id})
+    else:
+        console.print(f"imported {one.id}", soft_wrap=True)
+
+
+@contextmanager
+def _bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told bytes done and bytes in all."""
+    from criu_train.cli.bar import bytes_bar
+
+    with bytes_bar(quiet=quiet) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
