@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,12 +11,13 @@ from threading import Lock
 
 
 class _Slot:
-    __slots__ = ("buffer", "future", "holders")
+    __slots__ = ("awaited", "buffer", "future", "holders")
 
     def __init__(self, buffer: memoryview) -> None:
         self.buffer = buffer
         self.future: Future[int]
         self.holders = 0
+        self.awaited = False  # somebody asked for it ahead and has not come yet
 
     def is_idle(self) -> bool:
         return not self.holders and self.future.done()
@@ -38,25 +39,28 @@ class Frames:
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "frames")
 
-    def ahead(self, number: int) -> None:
-        """This frame will be needed soon: load it if there is room."""
+    def ahead(self, number: int, loads: Counter[int]) -> None:
+        """This frame will be needed soon: have it loaded if there is room. ``loads`` counts what has to be."""
         with self._lock:
-            if number in self._slots:
+            slot = self._slots.get(number)
+            if slot is None and self._make_room(awaited=False):
+                slot = self._start(number, loads)
+            if slot is not None:
+                slot.awaited = True
                 self._slots.move_to_end(number)
-            elif self._make_room():
-                self._start(number)
 
     @contextmanager
-    def hold(self, number: int) -> Iterator[memoryview]:
-        """The bytes of a frame; they stay as long as the block lasts."""
+    def hold(self, number: int, loads: Counter[int]) -> Iterator[memoryview]:
+        """The bytes of a frame; they stay as long as the block lasts. ``loads`` counts what has to be loaded."""
         with self._lock:
             slot = self._slots.get(number)
             if slot is None:
-                self._make_room()
-                slot = self._start(number)
-            else:
-                self._slots.move_to_end(number)
+                if not self._make_room(awaited=False):
+                    self._make_room(awaited=True)
+                slot = self._start(number, loads)
             slot.holders += 1
+            slot.awaited = False
+            self._slots.move_to_end(number)
         try:
             yield slot.buffer[: slot.future.result()]
         finally:
@@ -67,16 +71,18 @@ class Frames:
         """Drop what is queued, wait for what is under way."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _start(self, number: int) -> _Slot:
+    def _start(self, number: int, loads: Counter[int]) -> _Slot:
+        loads[number] += 1
         slot = _Slot(self._free.pop() if self._free else memoryview(bytearray(self._size)))
-        self._slots[number] = slot
         slot.future = self._pool.submit(self._load, number, slot.buffer)
+        self._slots[number] = slot
         return slot
 
-    def _make_room(self) -> bool:
-        if len(self._slots) < self._limit:
-            return True
-        idle = [number for number, slot in self._slots.items() if slot.is_idle()]
-        for number in idle[: len(self._slots) - self._limit + 1]:
-            self._free.append(self._slots.pop(number).buffer)
+    def _make_room(self, *, awaited: bool) -> bool:
+        """Whether one more frame fits, after what is not needed has gone; with ``awaited`` what is, later, as well."""
+        excess = len(self._slots) - self._limit + 1
+        if excess > 0:
+            idle = [number for number, slot in self._slots.items() if slot.is_idle() and slot.awaited <= awaited]
+            for number in idle[:excess]:
+                self._free.append(self._slots.pop(number).buffer)
         return len(self._slots) < self._limit

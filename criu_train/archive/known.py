@@ -39,16 +39,19 @@ def take_over(earlier: Sequence[Path], wanted: Digests, packs: Path, *, pack_pag
     with ExitStack() as stack:
         readers = _newest(earlier, stack)
         turn = sequence_of(earlier[0].name) or 0 if earlier else 0
-        found = [find(wanted, reader.page_digests()) for reader in readers]
-        kept = _worth(found, readers, len(wanted), pack_pages)
-        damaged = _rotten([readers[number] for number in kept], turn)
-        kept = [number for number in kept if readers[number] not in damaged and _link(readers[number], packs)]
-    places = np.full(len(wanted), -1, np.int64)
-    base = 0
-    for number in kept:
-        places = np.where((places < 0) & (found[number] >= 0), found[number] + base, places)
-        base += readers[number].entry.pages
-    return Known(tuple(readers[number].entry for number in kept), places)
+        found = find(wanted, np.concatenate([np.empty((0, 2), np.uint64), *(r.page_digests() for r in readers)]))
+        ends = np.cumsum([reader.entry.pages for reader in readers], dtype=np.int64)
+        holder = np.where(found < 0, len(readers), np.searchsorted(ends, found, side="right"))
+        live = np.bincount(holder, minlength=len(readers)).tolist()
+        kept = _worth(live[: len(readers)], readers, len(wanted), pack_pages)
+        rotten = _rotten([readers[number] for number in kept], turn)
+        kept = [number for number in kept if readers[number] not in rotten and _link(readers[number], packs)]
+    moved = np.zeros(len(readers) + 1, np.int64)  # by how much pages move up as packs before them are left behind
+    entries = [readers[number].entry for number in kept]
+    for number, start in zip(kept, np.cumsum([0, *(entry.pages for entry in entries)]), strict=False):
+        moved[number] = ends[number] - readers[number].entry.pages - start
+    places = np.where(np.isin(holder, kept), found - moved[holder], -1)
+    return Known(tuple(entries), places)
 
 
 def _newest(earlier: Sequence[Path], stack: ExitStack) -> list[PackReader]:
@@ -70,8 +73,8 @@ def _newest(earlier: Sequence[Path], stack: ExitStack) -> list[PackReader]:
     return []
 
 
-def _worth(found: list[NDArray[np.int64]], readers: list[PackReader], wanted: int, pack_pages: int) -> list[int]:
-    live = [int((places >= 0).sum()) for places in found]
+def _worth(live: Sequence[int], readers: Sequence[PackReader], wanted: int, pack_pages: int) -> list[int]:
+    """Numbers of the packs to take over; ``live``: how many pages of each are wanted."""
     kept = [number for number, reader in enumerate(readers) if live[number] and 2 * live[number] >= reader.entry.pages]
     by_use = sorted(kept, key=lambda number: live[number])
     while by_use:

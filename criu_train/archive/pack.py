@@ -178,8 +178,7 @@ class PackReader:
         self._read(memoryview(tail), index_at)
         if blake3(tail).hexdigest() != self.entry.tail:
             raise DamagedError(self.path, "has changed: the checksum of its index is wrong")
-        records = np.frombuffer(tail, FRAME, frames)
-        if int(records["stored"].sum(dtype=np.int64)) != index_at or int(records["pages"].sum(dtype=np.int64)) != pages:
+        if not _fits(np.frombuffer(tail, FRAME, frames), index_at, pages):
             raise DamagedError(self.path, "has an index that does not fit its frames")
         return tail
 
@@ -192,6 +191,19 @@ class PackReader:
             if count == 0:
                 raise DamagedError(self.path, "has become shorter")
             view, offset = view[count:], offset + count
+
+
+def _fits(frames: NDArray[np.void], stored: int, pages: int) -> bool:
+    """Whether the frames fill so many bytes and pages, and are of possible sizes."""
+    sizes, counts = frames["stored"].astype(np.int64), frames["pages"].astype(np.int64)
+    raw = frames["codec"] == RAW
+    return bool(
+        (sizes.sum(), counts.sum()) == (stored, pages)
+        and (raw | (frames["codec"] == ZSTD)).all()
+        and (sizes[raw] == counts[raw] * PAGE).all()
+        and sizes.max(initial=0) <= FRAME_BYTES
+        and counts.max(initial=0) <= FRAME_PAGES
+    )
 
 
 def _starts(lengths: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:

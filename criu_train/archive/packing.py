@@ -28,8 +28,9 @@ __all__ = ["Pace", "Packed", "pack"]
 
 _PACK_PAGES = (1 << 30) // PAGE
 _GAIN = 0.98  # a frame that zstd does not bring below this is stored as it is
+_SAMPLE = 32  # every so many-th page of a frame tells whether to try: what can't be compressed takes zstd longest
+_UNWRITTEN = 8 << 20  # what a look at the free space does not see yet: a frame, and what waits to be written
 _HASHING = 0.25  # its share of the work, as the pace is told
-_LOOK_EVERY = 16  # frames between two looks at the free space
 
 
 class Pace(Protocol):
@@ -118,9 +119,8 @@ class _Packing:
                 part = new[start : start + self._pack_pages]
                 writer = PackWriter(self._directory)
                 try:
-                    for count, (numbers, frame) in enumerate(self._frames(part, len(new) - start, pool)):
-                        if count % _LOOK_EVERY == 0:
-                            self._check_space()
+                    for numbers, frame in self._frames(part, len(new) - start, pool):
+                        self._check_space()
                         writer.add(frame.stored, frame.codec, frame.digest, digests[numbers].tobytes())
                     self._check_space()
                     yield writer.finish()
@@ -148,7 +148,7 @@ class _Packing:
 
     def _check_space(self) -> None:
         status = os.statvfs(self._directory)
-        if status.f_bavail * status.f_frsize < self._reserve + _LOOK_EVERY * FRAME_PAGES * PAGE:
+        if status.f_bavail * status.f_frsize < self._reserve + _UNWRITTEN:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
 
 
@@ -162,8 +162,13 @@ class _Frame:
 def _frame(pages: CapturedPages, numbers: NDArray[np.int64], level: int | None) -> _Frame:
     rows = np.empty((len(numbers), PAGE), np.uint8)
     raw = pages.take(numbers, rows).reshape(-1).data
-    if level is not None:
+    if level is not None and _promises(rows, level):
         stored = memoryview(compress(raw, level))
         if len(stored) < _GAIN * len(raw):
             return _Frame(stored, ZSTD, short_digest(stored))
     return _Frame(raw, RAW, short_digest(raw))
+
+
+def _promises(rows: NDArray[np.uint8], level: int) -> bool:
+    sample = np.ascontiguousarray(rows[::_SAMPLE]).reshape(-1).data
+    return len(compress(sample, level)) < (1 + _GAIN) / 2 * len(sample)

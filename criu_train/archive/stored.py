@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,10 +15,12 @@ from criu_train.archive.captured import PAGE
 from criu_train.archive.frames import Frames
 from criu_train.archive.index import ZERO, PagesIndex, read_index
 from criu_train.archive.pack import FRAME_BYTES, PACKS, PackReader
+from criu_train.archive.spill import Spill
 
 _MEMORY = 192 << 20  # of unpacked frames, all streams together
 _AHEAD = 6  # frames that a stream asks for before it needs them
 _RUNS_AHEAD = 4096
+_LOADS = 3  # a frame that one stream needs to have loaded more often is kept on the disk
 _BLOCK = 1 << 16  # pages whose references are looked at together
 _GATHER = 1 << 20  # runs shorter than a quarter of this are gathered before they are written
 _NONE = -1
@@ -34,7 +36,7 @@ class StoredPages:
 
     names: Mapping[str, int]
 
-    def __init__(self, index: PagesIndex, packs: list[PackReader]) -> None:
+    def __init__(self, snapshot: Path, index: PagesIndex, packs: list[PackReader]) -> None:
         self.names = {image.name: image.size for image in index.images}
         self._references = index.by_image()
         self._packs = packs
@@ -42,8 +44,10 @@ class StoredPages:
         frame_bases = np.cumsum([0, *(len(pack) for pack in packs)])
         self._frame_bases = frame_bases
         firsts = [pack.first_pages + base for pack, base in zip(packs, page_bases, strict=False)]
-        self._first_pages = np.concatenate([np.empty(0, np.int64), *firsts])
+        # The last one is no frame: it stands for zeros, which are frame -1 below.
+        self._first_pages = np.concatenate([*firsts, [ZERO]])
         self._frames = Frames(self._load, size=FRAME_BYTES, limit=_MEMORY // FRAME_BYTES)
+        self._spill = Spill(snapshot, size=FRAME_BYTES)
 
     @classmethod
     def open(cls, snapshot: Path, index_digest: str | None = None) -> StoredPages:
@@ -57,13 +61,13 @@ class StoredPages:
             for entry in index.packs:
                 packs.append(PackReader(snapshot / PACKS, entry))
                 stack.callback(packs[-1].close)
-            stored = cls(index, packs)
+            stored = cls(snapshot, index, packs)
             stack.pop_all()
         return stored
 
     def check_unused(self) -> None:
         """Read the frames that no image needs. Raises DamagedError."""
-        used = np.zeros(len(self._first_pages), np.bool_)
+        used = np.zeros(self._frame_bases[-1], np.bool_)
         for references in self._references.values():
             used[self._frame_of(references[references != ZERO])] = True
         buffer = memoryview(bytearray(FRAME_BYTES))
@@ -73,38 +77,42 @@ class StoredPages:
 
     def stream(self, name: str, write: Write) -> None:
         """Give the image to ``write`` in order; what it is given must not be kept. Raises DamagedError."""
-        out = _Gathered(write, self.names[name])
-        for run in self._read_ahead(self._runs(self._references[name])):
+        out, loads = _Gathered(write, self.names[name]), Counter[int]()
+        for run in self._read_ahead(self._runs(self._references[name]), loads):
             if run.frame == _NONE:
                 out.add_zeros(run.length)
-                continue
-            with self._frames.hold(run.frame) as frame:
-                out.add(frame[run.offset : run.offset + run.length])
+            elif run.frame in self._spill:
+                out.add(self._spill.read(run.frame, run.offset, run.length))
+            else:
+                with self._frames.hold(run.frame, loads) as frame:
+                    out.add(frame[run.offset : run.offset + run.length])
+                    if loads[run.frame] >= _LOADS:
+                        self._spill.keep(run.frame, frame)
         out.flush()
 
     def close(self) -> None:
         """Close every pack; no stream may be under way."""
         self._frames.close()
+        self._spill.close()
         for pack in self._packs:
             pack.close()
 
-    def _read_ahead(self, runs: Iterator[_Run]) -> Iterator[_Run]:
+    def _read_ahead(self, runs: Iterator[_Run], loads: Counter[int]) -> Iterator[_Run]:
         """The same runs; frames of coming ones are asked for."""
         coming: deque[_Run] = deque()
-        frames, newest = 0, _NONE
-        current = _NONE
+        needed = Counter[int]()  # frames of ``coming``
         for run in runs:
             coming.append(run)
-            if run.frame not in (_NONE, newest):
-                newest = run.frame
-                frames += 1
-                self._frames.ahead(newest)
-            while frames > _AHEAD or len(coming) > _RUNS_AHEAD:
+            if run.frame != _NONE:
+                if run.frame not in needed and run.frame not in self._spill:
+                    self._frames.ahead(run.frame, loads)
+                needed[run.frame] += 1
+            while len(needed) > _AHEAD or len(coming) > _RUNS_AHEAD:
                 ready = coming.popleft()
-                if ready.frame not in (_NONE, current):
-                    current = ready.frame
-                    frames -= 1
                 yield ready
+                needed[ready.frame] -= 1
+                if needed[ready.frame] <= 0:
+                    del needed[ready.frame]
         yield from coming
 
     def _runs(self, references: NDArray[np.uint32]) -> Iterator[_Run]:
@@ -118,11 +126,7 @@ class StoredPages:
             starts = np.flatnonzero(np.concatenate([[True], ~same]))
             lengths = np.diff(starts, append=len(block)) * PAGE
             frames = frames[starts]
-            offsets = (
-                np.where(frames == _NONE, 0, block[starts] - self._first_pages[frames]) * PAGE
-                if len(self._first_pages)
-                else starts * 0
-            )
+            offsets = (block[starts] - self._first_pages[frames]) * PAGE
             yield from map(_Run, frames.tolist(), offsets.tolist(), lengths.tolist())
 
     def _frame_of(self, places: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -70,6 +70,15 @@ def test_a_frame_whose_index_lies_about_its_length_is_refused(tmp_path: Path) ->
     reader.close()
 
 
+@pytest.mark.parametrize(("pages_said", "codec"), [(3, RAW), (2, 7), (1025, ZSTD)])
+def test_an_index_that_can_not_be_is_refused(tmp_path: Path, pages_said: int, codec: int) -> None:
+    writer = PackWriter(tmp_path)
+    writer.add(noise("a", 2), codec, short_digest(noise("a", 2)), bytes(pages_said * DIGEST_BYTES))
+    entry = writer.finish()
+    with pytest.raises(DamagedError, match="does not fit its frames"):
+        PackReader(tmp_path, entry)
+
+
 def test_an_aborted_pack_leaves_nothing(tmp_path: Path) -> None:
     writer = PackWriter(tmp_path)
     writer.add(noise("a", 1024), RAW, bytes(16), bytes(1024 * 16))

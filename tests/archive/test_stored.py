@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,8 @@ from criu_train.archive.captured import PAGE
 from criu_train.archive.damage import DamagedError
 from criu_train.archive.export import rebuild
 from criu_train.archive.index import ZERO, read_index
-from criu_train.archive.pack import PACKS, PackReader
+from criu_train.archive.pack import FRAME_BYTES, PACKS, PackReader
+from criu_train.archive.spill import Spill
 from criu_train.archive.stored import StoredPages
 from criu_train.store.digest import digest_file
 
@@ -168,19 +170,49 @@ def test_an_index_that_the_manifest_does_not_know_is_refused(sound: Path) -> Non
         StoredPages.open(sound, "0" * 64)
 
 
-def test_references_that_hop_from_frame_to_frame_stream_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_module, "_MEMORY", 3 << 22)  # three frames in memory, twelve are hopped between
+@pytest.mark.parametrize("room", [True, False])
+def test_an_image_that_is_a_shuffled_copy_streams_back_without_unpacking_a_frame_for_each_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    monkeypatch.setattr(stored_module, "_MEMORY", 3 * FRAME_BYTES)  # twelve are hopped between
     order = list(range(12_000))
     straight = noise("straight", len(order))
     random.Random(5).shuffle(order)
-    mixed = b"".join(straight[at * PAGE : (at + 1) * PAGE] for at in order[:500])
-    images = {"pages-1.img": straight, "pages-2.img": mixed, "pages-3.img": mixed[::-1]}
+    mixed = b"".join(straight[at * PAGE : (at + 1) * PAGE] for at in order[:700])
+    images = {"pages-1.img": straight, "pages-2.img": mixed}
     packed(tmp_path / "1", images)
+    loads, load = Counter[int](), PackReader.load
+
+    def counted(reader: PackReader, number: int, out: memoryview) -> int:
+        loads[number] += 1
+        return load(reader, number, out)
+
+    monkeypatch.setattr(PackReader, "load", counted)
+    if not room:
+        monkeypatch.setattr(Spill, "keep", lambda *_: False)
     assert read_back(tmp_path / "1") == images
+    assert len(loads) == 12
+    assert (max(loads.values()) <= 8) == room
+
+
+def test_pages_kept_on_the_disk_are_checked_and_leave_no_file(tmp_path: Path) -> None:
+    spill = Spill(tmp_path, size=FRAME_BYTES)
+    frame = memoryview(noise("a", 1000))
+    assert 3 not in spill
+    assert spill.keep(3, frame)
+    assert 3 in spill
+    assert spill.read(3, 7 * PAGE, 2 * PAGE) == frame[7 * PAGE : 9 * PAGE]
+    assert list(tmp_path.iterdir()) == []
+    assert spill._file is not None
+    os.pwrite(spill._file.fileno(), b"?", 3 * FRAME_BYTES + 8 * PAGE + 5)
+    assert spill.read(3, 9 * PAGE, PAGE) == frame[9 * PAGE : 10 * PAGE]
+    with pytest.raises(DamagedError):
+        spill.read(3, 7 * PAGE, 2 * PAGE)
+    spill.close()
 
 
 def test_many_streams_at_once_give_each_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_module, "_MEMORY", 4 << 22)
+    monkeypatch.setattr(stored_module, "_MEMORY", 4 * FRAME_BYTES)
     shared = noise("shared", 6000)
     images = {f"pages-{n}.img": noise(n, 10) + shared[n * PAGE * 100 :] + pages(n, 0) for n in range(1, 9)}
     packed(tmp_path / "1", images)
