@@ -7,8 +7,8 @@ import fcntl
 import os
 import select
 
-# The larger, the seldomer either side waits for the other. More than 1 MiB needs a privilege.
-_PIPE_BYTES = (4 << 20, 1 << 20)
+# What anybody may ask for, unless the system was told otherwise.
+_PIPE_BYTES = 1 << 20
 
 
 class StoppedError(Exception):
@@ -45,11 +45,9 @@ class StopSign:
 
 
 def enlarge(pipe: int) -> None:
-    """Let the pipe hold as much as the system allows."""
-    for size in _PIPE_BYTES:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
-            return
+    """Let the pipe hold more than it usually does: either side waits less often for the other."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def write_all(pipe: int, data: memoryview, stop: StopSign) -> None:

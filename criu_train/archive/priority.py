@@ -19,10 +19,11 @@ _STEPS = (19, 15, 10, 5, 0)
 _BACKGROUND_S_PER_GIB, _BACKGROUND_LEAST_S = 15.0, 10.0
 # A look at the progress at most so often, or every step would be taken at once.
 _LOOK_S = 0.5
-# Levels of zstd, the best first, and how fast each is taken to be until it was seen (bytes a second); the last one
-# stores without compression.
-_LEVELS = (3, 1)
-_GUESSED = {3: 200 << 20, 1: 400 << 20}
+# Levels of zstd, the best first, and how much faster than the best each is; after the last: no compression.
+_LEVELS = {3: 1.0, 1: 2.0}
+_BEST, _LAST = 3, 1
+# Bytes a second that the best is taken to make until it was seen.
+_GUESSED_RATE = 200 << 20
 # A projection must leave so much of the time that is left: the end has costs of its own.
 _CAUTION = 0.8
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(platform.machine())
@@ -46,9 +47,9 @@ class Pacer:
         self._threads: set[int] = set()
         self._lock = threading.Lock()
         self._step = 0 if deadline_s is None else len(_STEPS) - 1
-        self._level: int | None = _LEVELS[0]
+        self._level: int | None = _BEST
         self._measured_from = (self._start, raw_bytes)
-        self._rates: dict[int, float] = {level: float(rate) for level, rate in _GUESSED.items()}
+        self._rate = float(_GUESSED_RATE)
         self._stopped = False
         self._apply()
 
@@ -85,24 +86,24 @@ class Pacer:
         _set_autogroup(0)
 
     def _in_background(self, now: float, raw_left: int) -> None:
-        if now - self._looked < _LOOK_S:
+        limit = max(_BACKGROUND_LEAST_S, _BACKGROUND_S_PER_GIB * self._raw / (1 << 30))
+        passed = now - self._start
+        if now - self._looked < _LOOK_S or passed < limit / 10:  # too early to tell
             return
         self._looked = now
-        done = max(1, self._raw - raw_left)
-        projected = (now - self._start) * self._raw / done
-        late = projected > max(_BACKGROUND_LEAST_S, _BACKGROUND_S_PER_GIB * self._raw / (1 << 30))
+        late = passed * self._raw > limit * (self._raw - raw_left)
         if late and self._step == len(_STEPS) - 1:
-            self._level = _LEVELS[-1]
+            self._level = _LAST
         elif late:
             self._climb(self._step + 1)
 
     def _against_deadline(self, now: float, raw_left: int, deadline: float) -> None:
         began, left_then = self._measured_from
         if self._level is not None and now - began >= _LOOK_S and raw_left < left_then:
-            self._rates[self._level] = (left_then - raw_left) / (now - began)
+            self._rate = (left_then - raw_left) / (now - began) / _LEVELS[self._level]
             self._measured_from = (now, raw_left)
         time_left = max(0.0, deadline - now) * _CAUTION
-        level = next((level for level in _LEVELS if raw_left <= self._rates[level] * time_left), None)
+        level = next((level for level, faster in _LEVELS.items() if raw_left <= self._rate * faster * time_left), None)
         if level != self._level:
             self._level, self._measured_from = level, (now, raw_left)
 

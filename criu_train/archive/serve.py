@@ -62,14 +62,15 @@ class Serving:
         return not self._silent.is_set()
 
     def _run(self) -> None:
-        with contextlib.suppress(StoppedError):
-            try:
-                self._stop.wait(self._listener.fileno(), _READABLE)
-                self._connection = connection = self._listener.accept()[0]
-                while self._take_request(connection):
-                    pass
-            except Exception as error:  # whatever it was, no pipe may end early
-                self._fail(str(error))
+        try:
+            self._stop.wait(self._listener.fileno(), _READABLE)
+            self._connection = connection = self._listener.accept()[0]
+            while self._take_request(connection):
+                pass
+        except StoppedError:
+            pass
+        except Exception as error:  # whatever it was, no pipe may end early
+            self._fail(str(error))
 
     def _take_request(self, connection: socket.socket) -> bool:
         self._stop.wait(connection.fileno(), _READABLE)

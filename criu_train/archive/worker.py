@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from criu_train.archive.damage import DamagedError
 from criu_train.archive.jobs import Jobs
 from criu_train.cell.wire import Wire
 from criu_train.errors import CriuTrainError
@@ -103,6 +104,8 @@ def _settle() -> None:
 
 
 def _told(error: Exception) -> dict[str, str]:
+    if isinstance(error, DamagedError):
+        return {"problem": f"corrupt: {error}", "tip": error.tip}
     if isinstance(error, CriuTrainError):
         return {"problem": str(error), "tip": error.tip}
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
