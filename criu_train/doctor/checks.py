@@ -23,6 +23,8 @@ CALL_LIMIT_S = 20.0
 SPACE_WANTED = 1 << 30  # a PyTorch process with nothing in it has 0.2 GiB; less than a few of those is no store
 MEMORY_WANTED = 512 << 20  # images pass through the page cache
 
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
 _PRIVILEGE_TIP = "run as root, for example with sudo; in a container: --privileged"
 _SETUP_TIP = "run `criu-train setup`"
 _KERNEL_TIP = "use a kernel of 5.5 or newer as distributions build it"
@@ -61,7 +63,7 @@ def examine(store: Path) -> Report:
     if criu is not None:
         checks += [_feature(criu, *row) for row in _FEATURES]
         checks += list(_probe(criu))
-    checks += [_fanotify(store), *_room(store)]
+    checks += [_fanotify(store), _huge_pages(), *_room(store)]
     return Report(tuple(checks), criu)
 
 
@@ -98,7 +100,13 @@ _FEATURES = (  # name, what CRIU calls it, whether it is needed, what to do with
     ("clone3 with PIDs by choice", "clone3_set_tid", True, _KERNEL_TIP),
     ("seccomp filters", "seccomp_filters", True, _KERNEL_TIP),
     ("time namespaces", "timens", True, _KERNEL_TIP),
-    ("soft-dirty", "mem_dirty_track", False, "nothing to do: snapshots are whole, this would only make them smaller"),
+    (
+        "soft-dirty tracking",
+        "mem_dirty_track",
+        False,
+        "nothing to do; a kernel with CONFIG_MEM_SOFT_DIRTY would allow pre-dumps: of what was copied before, only "
+        "changed pages are copied while the tree stands still",
+    ),
 )
 
 
@@ -136,6 +144,18 @@ def _fanotify(store: Path) -> Check:
         tip = "nothing to do: files are found by comparing listings of the working directory"
         return Check("fanotify", False, f"{place}: {error.strerror}", tip, needed=False)
     return Check("fanotify", True, "tells which files the training changes", needed=False)
+
+
+def _huge_pages() -> Check:
+    """Whether the memory that captures go to can lie in huge pages, which fill faster."""
+    try:
+        mode = _HUGE_PAGES.read_text(encoding="ascii").partition("[")[2].partition("]")[0]
+    except OSError:
+        return Check("huge pages", False, "not supported by this kernel", _KERNEL_TIP, needed=False)
+    if mode == "never":
+        tip = f"dumps stand still for less long after: echo madvise > {_HUGE_PAGES}"
+        return Check("huge pages", False, "switched off", tip, needed=False)
+    return Check("huge pages", True, f"captures can use them ({mode})", needed=False)
 
 
 def _room(store: Path) -> Iterator[Check]:

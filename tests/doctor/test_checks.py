@@ -114,3 +114,37 @@ def test_what_is_merely_useful_does_not_stand_in_the_way(tmp_path: Path, filesys
     assert (found.ok, found.needed) == (False, False)
     assert Report((found,), None).ok
     assert not Report((found, Check("needed", False, "missing", "get it")), None).ok
+
+
+@pytest.mark.parametrize(
+    ("content", "ok", "told"),
+    [
+        ("always [madvise] never\n", True, "captures can use them (madvise)"),
+        ("[always] madvise never\n", True, "captures can use them (always)"),
+        ("always madvise [never]\n", False, "switched off"),
+        (None, False, "not supported by this kernel"),
+    ],
+)
+def test_huge_pages_are_told_and_never_stand_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, ok: bool, told: str
+) -> None:
+    switch = tmp_path / "enabled"
+    if content is not None:
+        switch.write_text(content)
+    monkeypatch.setattr(checks, "_HUGE_PAGES", switch)
+    found = checks._huge_pages()
+    assert (found.ok, found.detail, found.needed, bool(found.tip)) == (ok, told, False, not ok)
+
+
+@pytest.mark.criu
+@pytest.mark.parametrize(("code", "ok"), [(0, True), (1, False)])
+def test_soft_dirty_tracking_is_told_and_never_stands_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, code: int, ok: bool
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(checks, "_call", lambda argv: (asked.append(argv), (code, ""))[1])
+    row = next(row for row in checks._FEATURES if row[0] == "soft-dirty tracking")
+    found = checks._feature(find_criu(), *row)
+    assert asked[0][-2:] == ["--feature", "mem_dirty_track"]
+    assert (found.ok, found.needed) == (ok, False)
+    assert ok or "pre-dumps" in found.tip
