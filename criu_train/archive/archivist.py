@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,18 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from criu_train.archive.packed import Packed
+from criu_train.archive.process import WorkerProcess
 from criu_train.cell.link import Link, Message, one
 from criu_train.cell.records import CellLostError
 from criu_train.cell.wire import Wire
 from criu_train.errors import CriuTrainError, DumpFailedError, RestoreFailedError
 
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-# It finds its modules where the supervisor finds them, whatever directory and environment it is started in.
-_PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[2:]; sys.dont_write_bytecode = True; "
-    "from criu_train.archive.worker import main; main(int(sys.argv[1]))"
-)
-_STARTING_S, _ENDING_S = 30.0, 5.0
+_STARTING_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -44,11 +35,10 @@ class CaptureSummary:
 class Archivist:
     """One worker process. When it dies, what is under way fails, and ``alive`` is false: start another."""
 
-    def __init__(self, process: asyncio.subprocess.Process, wire: Wire, runtime: Path, log: Path) -> None:
+    def __init__(self, process: WorkerProcess, wire: Wire, runtime: Path) -> None:
         self.pid = process.pid
         self._process = process
         self._runtime = runtime
-        self._log = log
         self._asked = 0
         self._directory: Path | None = None
         self._images: Path | None = None
@@ -57,28 +47,18 @@ class Archivist:
 
     @classmethod
     async def start(cls, runtime: Path, *, memory_limit: int | None) -> Archivist:
-        """``runtime``: a directory with a short path for sockets. ``memory_limit``: bytes, None for half of what is
-        free. Raises DumpFailedError."""
-        wire, theirs = Wire.pair()
-        log = runtime / "worker.log"
+        """To be called in the main thread. Raises DumpFailedError.
+
+        ``runtime``: a directory with a short path, for sockets. ``memory_limit``: the most bytes that captures may
+        take, None for half of what is free when they need it.
+        """
         try:
-            with theirs, log.open("wb") as output:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-I", "-S", "-c", _PROGRAM, str(theirs.fileno())),
-                    *(_PACKAGE_PARENT, *filter(None, sys.path)),
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
+            process, wire = await WorkerProcess.start(runtime)
         except OSError as error:
-            wire.close()
             raise DumpFailedError(
                 f"the archive's process can't be started: {error}", tip="is memory, or the number of processes, short?"
             ) from error
-        archivist = cls(process, wire, runtime, log)
+        archivist = cls(process, wire, runtime)
         try:
             ready = archivist._link.expect("ready")
             archivist._link.send("settings", memory_limit=memory_limit)
@@ -177,16 +157,8 @@ class Archivist:
         """End the process."""
         self._on_problem = lambda _: None
         self._link.lose()
-        await self._ended()
+        await self._process.ended()
         self._remove_directory()
-
-    async def _ended(self) -> None:
-        try:
-            await asyncio.wait_for(self._process.wait(), _ENDING_S)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
 
     async def _ask(self, kind: str, failure: type[CriuTrainError], **fields: Any) -> Message:
         self._asked += 1
@@ -196,18 +168,15 @@ class Archivist:
             self._link.send(kind, answer=answer, **fields)
             message = await one(waiting)
         except CellLostError as error:
-            await self._ended()
+            await self._process.ended()
             raise self._death(failure) from error
         if not message.pop("ok"):
             raise failure(message["problem"], tip=message["tip"])
         return message
 
     def _death(self, failure: type[CriuTrainError]) -> CriuTrainError:
-        code = self._process.returncode or 0
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        lines = self._log.read_text(errors="replace").strip().splitlines() if self._log.exists() else []
         return failure(
-            f"the archive's process ended {how}" + (f": {lines[-1]}" if lines else ""),
+            f"the archive's process ended {self._process.last_words()}",
             tip="was memory short? the kernel's log (dmesg) tells; the next dump starts another",
         )
 

@@ -103,7 +103,7 @@ class Pacer:
             self._rate = (left_then - raw_left) / (now - began) / _LEVELS[self._level]
             self._measured_from = (now, raw_left)
         time_left = max(0.0, deadline - now) * _CAUTION
-        level = next((level for level, faster in _LEVELS.items() if raw_left <= self._rate * faster * time_left), None)
+        level = next((level for level, faster in _LEVELS.items() if raw_left < self._rate * faster * time_left), None)
         if level != self._level:
             self._level, self._measured_from = level, (now, raw_left)
 

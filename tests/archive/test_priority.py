@@ -114,6 +114,12 @@ def test_the_nearer_the_deadline_the_less_is_compressed(clock: Clock, threads: l
     assert Pacer(4 * GIB, 10.0, clock=clock).level(3000 * MIB) == 1
 
 
+def test_after_the_deadline_nothing_is_compressed(clock: Clock) -> None:
+    pacer = Pacer(GIB, 1.0, clock=clock)
+    clock.now += 2
+    assert pacer.level(0) is None
+
+
 def test_who_is_faster_than_thought_compresses_again(clock: Clock) -> None:
     pacer = Pacer(4 * GIB, 10.0, clock=clock)
     assert pacer.level(4 * GIB) is None

@@ -35,7 +35,8 @@ async def working(place: Path, *, memory_limit: int | None = 64 * MIB) -> AsyncI
 
 
 def snapshot_at(place: Path, name: str) -> Path:
-    (place / name / "images").mkdir(parents=True)
+    for part in ("images", "files"):
+        (place / name / part).mkdir(parents=True)
     return place / name
 
 
@@ -79,7 +80,7 @@ async def test_what_was_captured_is_handed_out_again_byte_for_byte(tmp_path: Pat
     assert dict(zip(before, given, strict=False)) == before
     assert given[-1] is None
     assert {path.name for path in (snapshot / "images").iterdir()} == {"inventory.img", "stats-dump"}
-    assert {path.name for path in snapshot.iterdir()} == {"images", "packs", "pages.index"}
+    assert {path.name for path in snapshot.iterdir()} == {"images", "files", "packs", "pages.index"}
 
 
 async def test_a_second_snapshot_adds_only_what_is_new(tmp_path: Path) -> None:

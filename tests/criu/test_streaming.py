@@ -55,7 +55,7 @@ def tree(place: Path, *, memory_mib: int = 8, ghost_kib: int = 1000) -> list[str
 
 async def test_a_tree_with_a_deleted_file_is_streamed_packed_and_streamed_back(criu: Criu, place: Path) -> None:
     log = place / "log"
-    (images := place / "snapshot" / "images").mkdir(parents=True)
+    images = snapshot_at(place)
     async with working(place) as archivist:
         with cell("run", *tree(place)) as trial:
             await asyncio.to_thread(until, lambda: lines(log) > 3)
@@ -122,7 +122,7 @@ async def test_a_dump_whose_reader_dies_fails_by_itself_and_the_tree_goes_on(
 
 async def test_a_restore_whose_bytes_are_damaged_never_ends(criu: Criu, place: Path) -> None:
     log = place / "log"
-    (images := place / "snapshot" / "images").mkdir(parents=True)
+    images = snapshot_at(place)
     async with working(place) as archivist:
         with cell("run", *tree(place)) as trial:
             await asyncio.to_thread(until, lambda: lines(log) > 3)
@@ -153,6 +153,13 @@ async def test_a_restore_whose_bytes_are_damaged_never_ends(criu: Criu, place: P
             assert any(process.name().startswith(("criu", "ld-linux")) for process in trial.init.children())
         assert lines(log) == before
         await archivist.end_serving()
+
+
+def snapshot_at(place: Path) -> Path:
+    """Its images directory."""
+    for part in ("images", "files"):
+        (place / "snapshot" / part).mkdir(parents=True)
+    return place / "snapshot" / "images"
 
 
 def stands_still(log: Path) -> bool:
