@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from criu_train.archive.arena import Arena
+from criu_train.archive.blobs import compress_blobs
 from criu_train.archive.capture import Capture
 from criu_train.archive.captured import Captured
 from criu_train.archive.packed import Packed
@@ -120,7 +121,9 @@ class Jobs:
 
 def _pack(captured: Captured, snapshot: str, earlier: Sequence[str], pacer: Pacer) -> Packed:
     pacer.in_thread()
-    return pack(captured, Path(snapshot), [Path(path) for path in earlier], pace=pacer)
+    packed = pack(captured, Path(snapshot), [Path(path) for path in earlier], pace=pacer)
+    compress_blobs(Path(snapshot, "files"), pacer)
+    return packed
 
 
 def _in_thread(work: Callable[[], Packed]) -> Packed:

@@ -19,6 +19,7 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 
 from criu_train.errors import DumpFailedError
+from criu_train.store.blob import parse
 from criu_train.store.digest import digest_bytes, digest_file, is_digest
 from criu_train.store.dump_log import compress_log
 from criu_train.store.durable import DISK, Disk, fsync_tree, make_private_dir, open_private, write_atomic
@@ -194,8 +195,8 @@ class Draft:
     def _stored(self, name: str) -> StoredFile:
         """Size and digest of a file; the name of a blob or pack is its digest, which need not be found out twice."""
         path = self.path / name
-        known = path.parent in (self.files, self.packs) and is_digest(path.name)
-        return StoredFile(path.lstat().st_size, path.name if known else digest_file(path))
+        known = parse(path.name) if path.parent in (self.files, self.packs) else None
+        return StoredFile(path.lstat().st_size, known.stored if known else digest_file(path))
 
     def _is_new(self, name: str) -> bool:
         """Whether a file takes room that nothing took before this snapshot."""

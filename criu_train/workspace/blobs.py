@@ -1,17 +1,20 @@
 """The bytes of files, cut into parts that are named by their digest, so that what did not change is not copied again.
 
 A part keeps its extent from one snapshot to the next: where the bytes are the same the old blob is linked; only what
-differs, and what was appended, is written. Saving reads each file once and never the old blobs.
+differs, and what was appended, is written. Saving reads each file once and never the old blobs. New blobs are plain;
+the archive compresses them later.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from blake3 import blake3
 
+from criu_train.store.blob import BlobName, blobs_in, parse
 from criu_train.workspace.listing import Part
 
 # Large enough that a 1 GiB file has 256 blobs; small enough that a changed page of a memory map costs 7 ms frozen.
@@ -39,8 +42,8 @@ class BlobWriter:
     def __init__(self, directory: Path, sources: Sequence[Path], rotten: Collection[int] = ()) -> None:
         self.directory = str(directory)
         self._rotten = rotten
-        self._sources = [str(source) for source in sources]
-        self._present = set(os.listdir(directory))  # noqa: PTH208
+        self._sources = [(str(source), blobs_in(source)) for source in sources]
+        self._present = blobs_in(directory)
         self._buffer = bytearray(PART_BYTES)
 
     def link(self, parts: Sequence[Part]) -> bool:
@@ -71,9 +74,8 @@ class BlobWriter:
 
     def sweep(self, used: set[str]) -> None:
         """Remove blobs that were saved before the cut and have been overtaken since."""
-        for name in self._present - used:
-            os.unlink(f"{self.directory}/{name}")  # noqa: PTH108
-        self._present &= used
+        for content in self._present.keys() - used:
+            os.unlink(f"{self.directory}/{self._present.pop(content)}")  # noqa: PTH108
 
     def _extents(self, size: int, old: Sequence[Part], *, skip: int) -> Iterator[int]:
         offset = sum(part.size for part in old[:skip])
@@ -89,18 +91,19 @@ class BlobWriter:
             offset += length
 
     def _link(self, part: Part) -> bool:
-        name = part.digest
-        if name in self._present:
+        if part.digest in self._present:
             return True
-        for source in self._sources:
+        for source, names in self._sources:
+            if (name := names.get(part.digest)) is None:
+                continue
             try:
                 info = os.lstat(f"{source}/{name}")
-                if info.st_size != part.size or info.st_ino in self._rotten:
+                if info.st_size != _size(name, part) or info.st_ino in self._rotten:
                     continue
                 os.link(f"{source}/{name}", f"{self.directory}/{name}")
             except OSError:
                 continue
-            self._present.add(name)
+            self._present[part.digest] = name
             return True
         return False
 
@@ -110,11 +113,42 @@ class BlobWriter:
             _write_full(fd, data)
         finally:
             os.close(fd)
-        self._present.add(name)
+        self._present[name] = name
+
+
+class BlobReader:
+    """The blobs of one snapshot, which have been verified. ``directory``: where they lie."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._names = blobs_in(directory)
+
+    def read(self, part: Part, buffer: memoryview) -> memoryview:
+        """The bytes of a part, in the buffer (at least PART_BYTES). Raises OSError when there is no such blob."""
+        view = buffer[: part.size]
+        if (name := self._names.get(part.digest)) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.directory / part.digest))
+        if _parsed(name).is_compressed:
+            # Imported when needed only: a supervisor that waits has no use for it.
+            from criu_train.archive.zstd import ZstdError, decompress_into
+
+            try:
+                got = decompress_into((self.directory / name).read_bytes(), view)
+            except ZstdError as error:
+                raise OSError(f"blob {name} can't be unpacked: {error}") from error
+        else:
+            fd = os.open(self.directory / name, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                got = _read_full(fd, view, 0)
+            finally:
+                os.close(fd)
+        if got != part.size:
+            raise OSError(f"blob {name} is too short")
+        return view
 
 
 def is_sound(blob: Path) -> bool:
-    """Whether a blob, as it is on the disk, holds what its name says. OSError when it can't be opened."""
+    """Whether a blob's file, as it is on the disk, is what its name says. OSError when it can't be opened."""
     hasher, view = blake3(), memoryview(bytearray(PART_BYTES))
     fd = os.open(blob, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -126,7 +160,7 @@ def is_sound(blob: Path) -> bool:
         return False
     finally:
         os.close(fd)
-    return hasher.hexdigest() == blob.name
+    return hasher.hexdigest() == _parsed(blob.name).stored
 
 
 def same_prefix(fd: int, parts: Sequence[Part]) -> bool:
@@ -140,21 +174,26 @@ def same_prefix(fd: int, parts: Sequence[Part]) -> bool:
     return True
 
 
-def write_parts(fd: int, directory: Path, parts: Sequence[Part]) -> None:
+def write_parts(fd: int, blobs: BlobReader, parts: Sequence[Part]) -> None:
     """Put a file's bytes together again; stretches of zeros stay holes. OSError when a blob is missing."""
-    view, offset = memoryview(bytearray(PART_BYTES)), 0
+    buffer, offset = memoryview(bytearray(PART_BYTES)), 0
     for part in parts:
         if part.digest != _ZERO_DIGEST:
-            blob = os.open(directory / part.digest, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if _read_full(blob, view[: part.size], 0) != part.size:
-                    raise OSError(f"blob {part.digest} is too short")
-            finally:
-                os.close(blob)
+            data = blobs.read(part, buffer)
             os.lseek(fd, offset, os.SEEK_SET)
-            _write_full(fd, view[: part.size])
+            _write_full(fd, data)
         offset += part.size
     os.ftruncate(fd, offset)
+
+
+def _parsed(name: str) -> BlobName:
+    return parse(name) or BlobName(name, None, name)
+
+
+def _size(name: str, part: Part) -> int:
+    """What the blob's file has to have, in bytes."""
+    size = _parsed(name).size
+    return part.size if size is None else size
 
 
 def _read_full(fd: int, view: memoryview, offset: int) -> int:

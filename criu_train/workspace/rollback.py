@@ -21,6 +21,7 @@ from typing import Any
 from criu_train.errors import StoreError
 from criu_train.store.durable import fsync_dir, fsync_tree, make_private_dir, write_atomic
 from criu_train.workspace import stash
+from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import OURS_MADE, OURS_WROTE, Evidence, Journals, gather
 from criu_train.workspace.listing import Listing
 from criu_train.workspace.plan import Plan
@@ -58,7 +59,7 @@ class Rollback:
         counts = Counter(step.verb for step in self._steps)
         return ", ".join(f"{counts[verb]} {word}" for verb, word in _WORDS if counts[verb]) or "nothing to do"  # type: ignore[index]
 
-    def do(self, blobs: Path) -> None:
+    def do(self, blobs: BlobReader) -> None:
         """All steps. What the steps destroy is durable under its kept name before the first of them.
 
         What can't be moved out of the way is told and stays: better than no restore at all.
@@ -125,7 +126,7 @@ def roll_back(listing: Listing, blobs: Path, journals: Journals, keep_dir: Path)
     if plan.steps:
         _record(keep_dir, plan.steps, after=_newest_journal(keep_dir.parent))
         try:
-            rollback.do(blobs)
+            rollback.do(BlobReader(blobs))
         except BaseException:
             rollback.undo()
             raise
@@ -188,7 +189,7 @@ def set_aside(paths: Iterable[Path], rollback_root: Path) -> Path | None:
     steps = [Step("move", f"{path.parent.resolve()}/{path.name}", path.name) for path in present]
     _record(directory, steps, after=_newest_journal(rollback_root))
     rollback = Rollback(directory, steps)
-    rollback.do(directory)
+    rollback.do(BlobReader(directory))
     rollback.commit()
     return directory
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from criu_train.workspace import stash
-from criu_train.workspace.blobs import write_parts
+from criu_train.workspace.blobs import BlobReader, write_parts
 from criu_train.workspace.listing import Entry
 from criu_train.workspace.reach import StrayedError, hold, is_ours_alone, reach, set_meta
 
@@ -67,7 +67,7 @@ class Step:
             elif not _is_directory(path):
                 stash.keep(path, kept)
 
-    def do(self, files: Path, blobs: Path) -> None:
+    def do(self, files: Path, blobs: BlobReader) -> None:
         """After ``keep``. OSError when it can't be done."""
         with reach(self.path) as path:
             match self.verb:
@@ -121,13 +121,13 @@ class Step:
                 with hold(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
                     os.fsync(fd)
 
-    def _create(self, path: str, blobs: Path) -> None:
+    def _create(self, path: str, blobs: BlobReader) -> None:
         entry, beside = self.entry, _beside(path)
         assert entry is not None
         stash.remove(beside)
         if self.link_to is not None:
             # What lies beside the blobs is in the store, where nobody else gets in.
-            in_store = self.link_to.startswith(f"{blobs.parent}/")
+            in_store = self.link_to.startswith(f"{blobs.directory.parent}/")
             with contextlib.nullcontext(self.link_to) if in_store else reach(self.link_to) as link_to:
                 os.link(link_to, beside, follow_symlinks=False)
         elif entry.kind == "symlink":
