@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import struct
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +17,8 @@ from criu_train.store.manifest import Manifest
 ARCHIVE = "checkpoint.tar"
 _CONFIG, _SPEC = "config.dump", "spec.dump"
 _IMAGES = "checkpoint"
+_MAGIC_BYTES, _LENGTH = 8, struct.Struct("<I")
+_COMPAT_NR_PAGES, _NR_PAGES = 2, 5  # fields of a pagemap entry
 
 
 def describe(identifier: str, manifest: Manifest, directory: Path) -> None:
@@ -56,9 +60,60 @@ def write_archive(images: Path, names: Iterable[str], directory: Path, progress:
         folder.type, folder.mode = tarfile.DIRTYPE, 0o700
         archive.addfile(folder)
         for name in names:
+            if name.startswith("pagemap-"):
+                data = with_old_counts((images / name).read_bytes())
+                member = tarfile.TarInfo(f"{_IMAGES}/{name}")
+                member.size, member.mode = len(data), 0o600
+                archive.addfile(member, io.BytesIO(data))
+                progress((images / name).stat().st_size)
+                continue
             with (images / name).open("rb") as file:
                 member = archive.gettarinfo(arcname=f"{_IMAGES}/{name}", fileobj=file)
                 archive.addfile(member, _Counted(file, progress))
+
+
+def with_old_counts(pagemap: bytes) -> bytes:
+    """The same image with page counts where CRIU before 4.2 had them too: checkpointctl looks nowhere else.
+
+    Two magic numbers, then entries, each its length and a message: the head, then one for each stretch of pages.
+    """
+    out, at = [pagemap[:_MAGIC_BYTES]], _MAGIC_BYTES
+    while at < len(pagemap):
+        (length,) = _LENGTH.unpack_from(pagemap, at)
+        entry = pagemap[at + _LENGTH.size : at + _LENGTH.size + length]
+        at += _LENGTH.size + length
+        count = _varints(entry).get(_NR_PAGES)
+        if count is not None and len(out) > 1:
+            entry += _varint(_COMPAT_NR_PAGES << 3) + _varint(min(count, 0xFFFFFFFF))  # the last value counts
+        out.append(_LENGTH.pack(len(entry)) + entry)
+    return b"".join(out)
+
+
+def _varints(message: bytes) -> dict[int, int]:
+    """The fields of a message that has nothing but numbers in it."""
+    fields, numbers = {}, _numbers(message)
+    for key, value in zip(numbers, numbers, strict=True):
+        fields[key >> 3] = value
+    return fields
+
+
+def _numbers(data: bytes) -> Iterator[int]:
+    number = shift = 0
+    for byte in data:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield number
+            number = shift = 0
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 class _Counted:

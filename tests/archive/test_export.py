@@ -12,8 +12,11 @@ import pytest
 from store_samples import BLOB, LARGE, SMALL, facts, fill, mode, take
 
 from criu_train.archive import exporting
+from criu_train.archive.checkpointctl import with_old_counts
 from criu_train.archive.exporting import export_snapshot
 from criu_train.archive.importing import import_snapshot
+from criu_train.criu.find import find_criu
+from criu_train.criu.schema import image_schema
 from criu_train.errors import StoreError, UsageError
 from criu_train.store.digest import digest_bytes
 from criu_train.store.integrity import verify
@@ -230,3 +233,28 @@ def test_a_draft_is_not_exported(store: Store, tmp_path: Path) -> None:
     store.new_draft("run-1", "timer").discard("CRIU failed")
     with pytest.raises(StoreError, match="can't be exported: incomplete: CRIU failed"):
         export_snapshot(store.snapshots()[0], tmp_path / "there", store=store.id)
+
+
+def test_the_archive_tells_counts_of_pages_where_checkpointctl_looks_for_them() -> None:
+    def image(*entries: bytes) -> bytes:
+        return b"MAGICNOS" + b"".join(len(entry).to_bytes(4, "little") + entry for entry in entries)
+
+    head = b"\x08\x05"  # field 1 (pages_id) is 5
+    vaddr, flags = b"\x08\x80\x80\x80\x80\x80\x02", b"\x20\x04"
+    new = vaddr + b"\x10\x00" + flags + b"\x28\xac\x02"  # field 2 (the old count) is 0, field 5 is 300
+    old = vaddr + b"\x10\x07" + flags
+    assert with_old_counts(image(head, new, old)) == image(head, new + b"\x10\xac\x02", old)
+    assert with_old_counts(image(head)) == image(head)
+
+
+@pytest.mark.criu
+def test_a_real_pagemap_reads_the_same_with_both_counts() -> None:
+    schema = image_schema(find_criu().pycriu)
+    entries = [{"pages_id": 5}] + [
+        {"vaddr": number << 40, "compat_nr_pages": 0, "flags": 4, "nr_pages": number}
+        for number in (1, 127, 128, 70_000)
+    ]
+    data = schema.dumps({"magic": "PAGEMAP", "entries": entries})
+    told = schema.loads(with_old_counts(data))["entries"]
+    assert [entry.pop("compat_nr_pages", None) for entry in told] == [None, 1, 127, 128, 70_000]
+    assert [entry.get("nr_pages") for entry in told] == [None, 1, 127, 128, 70_000]
