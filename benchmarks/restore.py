@@ -41,11 +41,12 @@ def read_all(directory: Path) -> None:
 class Restores:
     """One snapshot, restored in both ways again and again. ``store`` and ``images`` hold the same instant."""
 
-    def __init__(self, directory: Path, store: Path, images: Path) -> None:
-        self.directory = directory
+    def __init__(self, work: Path, logs: Path, store: Path, images: Path) -> None:
+        self.work = work
+        self.logs = logs
         self.store = store
         self.images = images
-        self.resumed = directory / "gap.resumed"
+        self.resumed = work / "gap.resumed"
 
     def _until_resumed(self, began: float) -> float:
         wait_until(lambda: self.resumed.exists() and float(self.resumed.read_text()) > began)
@@ -55,10 +56,10 @@ class Restores:
         """Seconds to running, from the store."""
         self.resumed.unlink(missing_ok=True)
         began = time.time()
-        with (self.directory / "restore.log").open("w") as log:
+        with (self.logs / "restore.log").open("w") as log:
             supervisor = subprocess.Popen(
                 [sys.executable, "-m", "criu_train", "--store", str(self.store), "restore", "--latest", "--every", "0"],
-                cwd=self.directory,
+                cwd=self.work,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env=ENVIRONMENT,
@@ -82,7 +83,7 @@ class Restores:
             [
                 *("unshare", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child"),
                 *("sh", "-c", '"$@" && exec sleep 600', "sh", *find_criu().command, "restore"),
-                *("-D", str(self.images), "-o", str(self.directory / "plain.log"), "--restore-detached"),
+                *("-D", str(self.images), "-o", str(self.logs / "plain.log"), "--restore-detached"),
             ],
             stdout=subprocess.DEVNULL,
         )
@@ -104,16 +105,16 @@ def main() -> None:
     head("GiB", "page cache", "ours, s", "plain criu, s", "ours / plain")
     for gib in chosen.gib:
         with tempfile.TemporaryDirectory(dir=chosen.directory) as name:
-            directory = Path(name)
-            gap = directory / "gap"
-            with subject(
-                [sys.executable, str(HERE / "victim.py"), str(gib), str(gap)], directory, gap.with_suffix(".ready")
-            ) as one:
+            # What lies in the working directory and is newer than the snapshot, a restore moves out of the way.
+            work, exported = Path(name, "work"), Path(name, "exported")
+            work.mkdir()
+            gap = work / "gap"
+            command = [sys.executable, str(HERE / "victim.py"), str(gib), str(gap)]
+            with subject(command, work, gap.with_suffix(".ready")) as one:
                 one.dump()
-            exported = directory / "exported"
             criu_train(one.store, "snapshot", "export", "latest", str(exported))
             images = next(path.parent for path in exported.rglob("inventory.img"))
-            restores = Restores(directory, one.store, images)
+            restores = Restores(work, Path(name), one.store, images)
             for cache in ("warm", "dropped"):
                 seconds: dict[str, list[float]] = {"ours": [], "plain": []}
                 for number in range(chosen.pairs):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
@@ -35,7 +37,12 @@ class Frames:
         self._size = size
         self._limit = limit
         self._slots: OrderedDict[int, _Slot] = OrderedDict()  # the one not used for longest first
-        self._free: list[memoryview] = []
+        # Huge pages where there are any: touching them first takes a tenth of the time.
+        memory = mmap.mmap(-1, limit * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        whole = memoryview(memory)
+        self._free = [whole[at : at + size] for at in reversed(range(0, len(whole), size))]
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "frames")
 

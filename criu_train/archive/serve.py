@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from criu_train.archive.pipes import StoppedError, StopSign, enlarge, write_all
+from criu_train.archive.pipes import StoppedError, StopSign, enlarge, lend_all, write_all
 from criu_train.criu import stream
 
 # Read from a small image at one go.
@@ -94,7 +94,7 @@ class Serving:
         def write(data: memoryview) -> None:
             if self._silent.is_set():
                 self._stop.wait()
-            write_all(pipe, data, self._stop)
+            (write_all if data.readonly else lend_all)(pipe, data, self._stop)
 
         try:
             if name in self._pages.names:

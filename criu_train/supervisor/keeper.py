@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import TracebackType
 
@@ -15,21 +16,28 @@ class Keeper:
         self._runtime = runtime
         self._memory_limit = memory_limit
         self._archivist: Archivist | None = None
+        self._starting = asyncio.Lock()
+        self._warming: asyncio.Future[Archivist] | None = None
+
+    def warm_up(self) -> None:
+        """Start the worker beside whatever is done now; a failure is told to whoever asks for the worker."""
+        self._warming = asyncio.ensure_future(self.archivist())
+        self._warming.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def archivist(self) -> Archivist:
         """A worker that lives. Raises CriuTrainError when none can be started."""
-        if self._archivist is None or not self._archivist.alive:
-            await self.close()
-            self._archivist = await Archivist.start(self._runtime, memory_limit=self._memory_limit)
-        return self._archivist
+        async with self._starting:
+            if self._archivist is None or not self._archivist.alive:
+                await self._end()
+                self._archivist = await Archivist.start(self._runtime, memory_limit=self._memory_limit)
+            return self._archivist
 
     def hurry(self, seconds: float) -> None:
         """What is being packed has to be done within so many seconds."""
         if self._archivist is not None and self._archivist.alive:
             self._archivist.hurry(seconds)
 
-    async def close(self) -> None:
-        """End the worker."""
+    async def _end(self) -> None:
         if self._archivist is not None:
             archivist, self._archivist = self._archivist, None
             await archivist.close()
@@ -40,4 +48,7 @@ class Keeper:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait({self._warming})
+        await self._end()

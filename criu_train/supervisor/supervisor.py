@@ -83,6 +83,7 @@ class Supervisor:
             async with AsyncExitStack() as stack:
                 stack.enter_context(signals_become(self._requests))
                 await stack.enter_async_context(self._keeper)
+                self._keeper.warm_up()
                 await stack.enter_async_context(ControlServer(Path(str(self._state.state.control)), self._answer))
                 exit_code = await self._restart_until_done(start)
             return exit_code
