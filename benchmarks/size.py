@@ -19,7 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import HERE, criu_train, head, machine, row, subject
-from criu_train.archive.zstd import zstd
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PASSWORD = {**os.environ, "RESTIC_PASSWORD": "x", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"}
 

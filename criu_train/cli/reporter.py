@@ -62,12 +62,13 @@ class ConsoleReporter:
         self._say(f"warning: {what}" + (f" (tip: {tip})" if tip else ""), "yellow")
 
     def dumped(self, snapshot: Snapshot, seconds: float, notes: Sequence[str]) -> None:
-        assert snapshot.manifest is not None
-        frozen = snapshot.manifest.frozen_time_us
-        pause = f", training paused {format_duration(frozen / 1e6)}" if frozen is not None else ""
+        told = snapshot.manifest
+        assert told is not None
+        added = told.stored_bytes if told.added_bytes is None else told.added_bytes
+        pause = f", training paused {format_duration(told.frozen_time_us / 1e6)}" if told.frozen_time_us else ""
         self._say(
-            f"snapshot {snapshot.id} ({snapshot.manifest.trigger}): {format_size(snapshot.manifest.stored_bytes)}"
-            f" in {format_duration(seconds)}{pause}"
+            f"snapshot {snapshot.id} ({told.trigger}): {format_size(told.memory_bytes)} of memory{pause}, "
+            f"{format_size(added)} added to the store in {format_duration(seconds)}"
         )
         for note in notes:
             self.warning(note)
