@@ -27,7 +27,7 @@ _GROWING_NICE = 5
 
 
 class Arena:
-    """``limit``: the most bytes ever taken, None for half of what is free when it grows."""
+    """``limit``: the most bytes ever taken, None for half of what would be free without us."""
 
     def __init__(self, limit: int | None = None, spare: Callable[[], int] = spare_memory) -> None:
         self._limit = limit
@@ -39,7 +39,8 @@ class Arena:
         """Have ``wanted`` bytes, or as many as may be taken."""
         if wanted <= self.size:
             return
-        allowed = self._spare() // 2 if self._limit is None else self._limit - self.size
+        limit = (self._spare() + self.size) // 2 if self._limit is None else self._limit
+        allowed = limit - self.size
         size = min(_round_up(max(wanted - self.size, _LEAST), _HUGE), allowed // _HUGE * _HUGE)
         if size > 0:
             thread = threading.Thread(target=self._add, args=(size,))

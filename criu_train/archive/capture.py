@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import socket
@@ -23,21 +24,30 @@ _SMALL_PIECE = 64 << 10
 class Capture:
     """From the first request to the last byte; used once. CRIU connects to the socket in ``directory``.
 
-    Raises OSError when the socket can't be made. ``spill``: the file for what the arena can't hold.
+    Raises OSError when it can't be begun. ``spill``: the file for what the arena can't hold.
     """
 
     def __init__(self, directory: Path, arena: Arena, spill: Path) -> None:
-        self._listener = stream.listen(directory, stream.CAPTURE_SOCKET)
         self._stop = StopSign()
         self._space = Space(arena, spill)
-        self._readers = Readers(self._space, self._stop)
         self._small: dict[str, bytearray] = {}
         self._open: dict[int, bytearray] = {}
-        self._finishing = os.eventfd(0, os.EFD_CLOEXEC)
         self._failure: OSError | None = None
         self._captured: Captured | None = None
+        self._finishing = -1
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
-        self._thread.start()
+        with contextlib.ExitStack() as undo:
+            self._listener = stream.listen(directory, stream.CAPTURE_SOCKET)
+            undo.callback(self._listener.close)
+            self._finishing = os.eventfd(0, os.EFD_CLOEXEC)
+            undo.callback(os.close, self._finishing)
+            self._readers = Readers(self._space, self._stop)
+            undo.callback(self._readers.finish)
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, str(error)) from error
+            undo.pop_all()
 
     def finish(self) -> Captured:
         """CRIU has asked for everything: wait until it is all here. Raises OSError when it can't be had."""
@@ -65,8 +75,8 @@ class Capture:
         try:
             with selectors.DefaultSelector() as selector:
                 whole = self._follow(selector)
-        except OSError as error:
-            self._failure = error
+        except Exception as error:
+            self._failure = error if isinstance(error, OSError) else OSError(f"the capture failed: {error!r}")
             self._stop.set()
         finally:
             self._listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 from pathlib import Path
@@ -13,6 +14,8 @@ from criu_train.store.durable import open_private
 
 # Taken out of a pipe at one go; what the processor's cache holds until it is copied.
 _PIECE = 512 << 10
+# The disk is looked at after so many bytes, and so many must stay free on it.
+_LOOK, _RESERVE = 64 << 20, 64 << 20
 # Offsets from here on lie in the file.
 _FILE = 1 << 62
 
@@ -26,6 +29,7 @@ class Space:
         self._spill_path = spill
         self._spill_fd = -1
         self._spill: memoryview | None = None
+        self._look_at = 0
         self.spilled = 0
 
     def begin(self) -> None:
@@ -37,7 +41,7 @@ class Space:
         """Move what waits in the pipe into ``side``, an empty pipe from which it is to be read to the place returned.
 
         What does not fit into memory goes to the disk at once. None at the end of the pipe. Raises BlockingIOError
-        when nothing waits, OSError when the disk is full.
+        when nothing waits, OSError when the disk is about to be full.
         """
         room = self._arena.room(self._used)
         if not room:
@@ -79,10 +83,18 @@ class Space:
             self._spill_fd = open_private(self._spill_path, os.O_RDWR | os.O_EXCL)
             with contextlib.suppress(OSError):  # nothing is left of it, however we end
                 self._spill_path.unlink()
+        if self.spilled >= self._look_at:
+            self._check_disk()
         taken = os.splice(pipe, self._spill_fd, _PIECE, offset_dst=self.spilled, flags=os.SPLICE_F_NONBLOCK)
         extent = Extent(_FILE + self.spilled, taken)
         self.spilled += taken
         return extent if taken else None
+
+    def _check_disk(self) -> None:
+        status = os.fstatvfs(self._spill_fd)
+        if status.f_bavail * status.f_frsize < _LOOK + _RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._spill_path))
+        self._look_at = self.spilled + _LOOK
 
     def _file(self) -> memoryview:
         if self._spill is None:

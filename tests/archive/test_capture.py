@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
+import itertools
 import os
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from criu_client import Dumping
 
+from criu_train.archive import space
 from criu_train.archive.arena import Arena
 from criu_train.archive.capture import Capture
 from criu_train.archive.captured import PAGE, Captured, Extent
+from criu_train.archive.space import Space
+from criu_train.criu.stream import CAPTURE_SOCKET
 
 MIB = 1 << 20
 PLENTY = 1 << 40
@@ -169,6 +176,18 @@ def test_a_disk_that_takes_no_more_breaks_the_pipe_and_is_told(tmp_path: Path) -
     assert caught.value.errno == errno.EFBIG
 
 
+def test_the_disk_is_never_filled_to_the_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = os.statvfs(tmp_path)
+    nearly = info.f_bavail * info.f_frsize + (1 << 30)
+    monkeypatch.setattr(space, "_RESERVE", nearly)
+    with dump(tmp_path / "d", Arena(limit=0)) as (capture, criu):
+        with contextlib.suppress(BrokenPipeError):
+            criu.image("pages-1.img", bytes(MIB))
+        with pytest.raises(OSError) as caught:
+            capture.finish()
+    assert caught.value.errno == errno.ENOSPC
+
+
 def test_giving_up_breaks_pipes_that_somebody_waits_in(tmp_path: Path) -> None:
     with dump(tmp_path / "d", roomy(64 * MIB)) as (capture, criu):
         pipes = [criu.open(name) for name in ("pages-1.img", "pages-2.img", "mm-1.img")]
@@ -207,6 +226,55 @@ def test_nonsense_instead_of_a_request_is_told(tmp_path: Path) -> None:
             capture.finish()
 
 
+def test_a_reader_that_runs_out_of_memory_never_makes_a_whole_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, done = Space.place, itertools.count()
+
+    def short(self: Space, piece: Extent) -> memoryview | None:
+        if next(done) == 1:
+            raise MemoryError
+        return place(self, piece)
+
+    monkeypatch.setattr(Space, "place", short)
+    with dump(tmp_path / "d", roomy(64 * MIB)) as (capture, criu):
+        with contextlib.suppress(BrokenPipeError):
+            criu.image("pages-1.img", bytes(8 * MIB))
+        with pytest.raises(OSError, match="MemoryError"):
+            capture.finish()
+
+
+def test_a_capture_whose_pipes_or_threads_can_not_be_had_fails_at_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(what: Callable[..., Any], error: Exception, allowed: int) -> Callable[..., Any]:
+        calls = itertools.count()
+
+        def call(*given: Any) -> Any:
+            if next(calls) >= allowed:
+                raise error
+            return what(*given)
+
+        return call
+
+    gc.collect()
+    before = descriptors(), threading.active_count()
+    for number in range(4):
+        for part, name, error in (
+            (os, "pipe", OSError(errno.EMFILE, "too many")),
+            (threading.Thread, "start", RuntimeError("no thread")),
+        ):
+            if name == "pipe" and number == 3:
+                continue
+            with monkeypatch.context() as patch:
+                patch.setattr(part, name, lacking(getattr(part, name), error, number))
+                with pytest.raises(OSError, match=r"too many|no thread"):
+                    Capture(tmp_path, roomy(0), tmp_path / "spill")
+            (tmp_path / CAPTURE_SOCKET).unlink()
+            gc.collect()
+            assert (descriptors(), threading.active_count()) == before
+
+
 def test_memory_never_grows_over_what_is_free() -> None:
     arena = Arena(limit=None, spare=lambda: 200 * MIB)
     arena.grow(PLENTY)
@@ -218,3 +286,11 @@ def test_memory_stops_growing_when_it_gets_short_meanwhile() -> None:
     arena = Arena(limit=None, spare=lambda: next(free))
     arena.grow(PLENTY)
     assert arena.size == 256 * MIB
+
+
+def test_half_of_what_is_free_is_half_however_often_memory_grows() -> None:
+    free = [1000 * MIB]
+    arena = Arena(limit=None, spare=lambda: free[0] - arena.size)
+    for number in range(1, 6):
+        arena.grow(number * 200 * MIB)
+    assert arena.size == 500 * MIB
