@@ -247,12 +247,12 @@ def test_a_reader_that_runs_out_of_memory_never_makes_a_whole_capture(
 def test_a_capture_whose_pipes_or_threads_can_not_be_had_fails_at_its_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lacking(what: Callable[..., Any], error: Exception, allowed: int) -> Callable[..., Any]:
+    def lacking(what: Callable[..., Any], error: Callable[[], Exception], allowed: int) -> Callable[..., Any]:
         calls = itertools.count()
 
         def call(*given: Any) -> Any:
             if next(calls) >= allowed:
-                raise error
+                raise error()
             return what(*given)
 
         return call
@@ -261,8 +261,8 @@ def test_a_capture_whose_pipes_or_threads_can_not_be_had_fails_at_its_beginning(
     before = descriptors(), threading.active_count()
     for number in range(4):
         for part, name, error in (
-            (os, "pipe", OSError(errno.EMFILE, "too many")),
-            (threading.Thread, "start", RuntimeError("no thread")),
+            (os, "pipe", lambda: OSError(errno.EMFILE, "too many")),
+            (threading.Thread, "start", lambda: RuntimeError("no thread")),
         ):
             if name == "pipe" and number == 3:
                 continue
