@@ -43,6 +43,7 @@ class Archivist:
         self._directory: Path | None = None
         self._images: Path | None = None
         self._on_problem: Callable[[str], None] = lambda _: None
+        self._on_loss: Callable[[], None] | None = None
         self._link = Link(wire, {"problem": self._problem}, self._lost)
 
     @classmethod
@@ -76,9 +77,12 @@ class Archivist:
 
     # --- dumps --------------------------------------------------------------------------------------------------
 
-    async def prepare(self, tree_bytes: int) -> None:
-        """Have memory ready for a tree of so many bytes; too little is no error. Raises DumpFailedError."""
-        await self._ask("prepare", DumpFailedError, tree_bytes=tree_bytes)
+    async def prepare(self, tree_bytes: int) -> int:
+        """Have memory ready for a tree of so many bytes; too little is no error. Returns how many bytes there are.
+
+        Raises DumpFailedError.
+        """
+        return int((await self._ask("prepare", DumpFailedError, tree_bytes=tree_bytes))["arena_bytes"])
 
     async def listen(self, spill: Path) -> Path:
         """The images directory for ``criu dump --stream``. ``spill``: a file for what does not fit into memory.
@@ -125,15 +129,24 @@ class Archivist:
         """Check of the packs whatever is not checked while it is handed out. Raises RestoreFailedError."""
         await self._ask("check", RestoreFailedError, snapshot=str(snapshot), index_digest=index_digest)
 
-    async def serve(self, snapshot: Path, on_problem: Callable[[str], None]) -> Path:
+    async def serve(
+        self,
+        snapshot: Path,
+        on_problem: Callable[[str], None],
+        *,
+        index_digest: str | None = None,
+        on_loss: Callable[[], None] | None = None,
+    ) -> Path:
         """The images directory for ``criu restore --stream``. Raises RestoreFailedError.
 
-        ``on_problem`` is called when an image can't be handed out, or when the worker dies: then the cell must be
-        killed, as the restore would never end, or end with deleted files cut off.
+        ``on_problem`` is called when an image can't be handed out, ``on_loss`` (``on_problem`` without one) when the
+        worker dies: then the cell must be killed, as the restore would never end, or end with deleted files cut off.
+        ``index_digest``: what the manifest says of pages.index; a worker that has not checked the snapshot does so.
         """
         directory = self._new_directory()
-        await self._ask("serve", RestoreFailedError, snapshot=str(snapshot), directory=str(directory))
-        self._on_problem = on_problem
+        fields = {"snapshot": str(snapshot), "directory": str(directory), "index_digest": index_digest}
+        await self._ask("serve", RestoreFailedError, **fields)
+        self._on_problem, self._on_loss = on_problem, on_loss
         return directory
 
     async def served(self) -> None:
@@ -146,7 +159,7 @@ class Archivist:
 
     async def end_serving(self) -> None:
         """CRIU has ended, well or not. Never fails."""
-        self._on_problem = lambda _: None
+        self._on_problem, self._on_loss = lambda _: None, None
         with contextlib.suppress(RestoreFailedError):
             await self._ask("end_serving", RestoreFailedError)
         self._remove_directory()
@@ -155,7 +168,7 @@ class Archivist:
 
     async def close(self) -> None:
         """End the process."""
-        self._on_problem = lambda _: None
+        self._on_problem, self._on_loss = lambda _: None, None
         self._link.lose()
         await self._process.ended()
         self._remove_directory()
@@ -184,7 +197,10 @@ class Archivist:
         self._on_problem(message["message"])
 
     def _lost(self) -> None:
-        self._on_problem("the archive's process died")
+        if self._on_loss is not None:
+            self._on_loss()
+        else:
+            self._on_problem("the archive's process died")
 
     def _new_directory(self) -> Path:
         self._remove_directory()

@@ -33,9 +33,10 @@ class Jobs:
         self._pages: tuple[str, StoredPages] | None = None
         self._serving: Serving | None = None
 
-    def prepare(self, tree_bytes: int) -> None:
+    def prepare(self, tree_bytes: int) -> dict[str, Any]:
         """Have memory for a capture of so many bytes, and a little more."""
         self._arena.grow(tree_bytes + tree_bytes // 20)
+        return {"arena_bytes": self._arena.size}
 
     def listen(self, directory: str, spill: str) -> None:
         """Begin a capture."""
@@ -94,12 +95,13 @@ class Jobs:
         self._pages = snapshot, pages
         pages.check_unused()
 
-    def serve(self, snapshot: str, directory: str) -> None:
+    def serve(self, snapshot: str, directory: str, index_digest: str | None) -> None:
         """Hand out the images of a snapshot."""
-        self.end_serving()
+        self._stop_serving()
         if self._pages is None or self._pages[0] != snapshot:
             self._close_pages()
-            self._pages = snapshot, StoredPages.open(Path(snapshot))
+            self._pages = snapshot, StoredPages.open(Path(snapshot), index_digest)
+            self._pages[1].check_unused()
         self._serving = Serving(Path(snapshot, "images"), self._pages[1], Path(directory), self._problem)
 
     def served(self) -> dict[str, Any]:
@@ -107,11 +109,14 @@ class Jobs:
         return {"whole": self._serving is not None and self._serving.whole}
 
     def end_serving(self) -> None:
-        """Let go of every pipe."""
+        """Let go of every pipe and every pack."""
+        self._stop_serving()
+        self._close_pages()
+
+    def _stop_serving(self) -> None:
         if self._serving is not None:
             self._serving.close()
             self._serving = None
-            self._close_pages()
 
     def _close_pages(self) -> None:
         if self._pages is not None:

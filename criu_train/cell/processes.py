@@ -46,12 +46,13 @@ def start_time(pid: int) -> float | None:
 
 
 def dumpable_bytes(pids: Sequence[int]) -> int:
-    """About what CRIU will write: anonymous memory, once for each process that maps it."""
+    """About what CRIU will write: anonymous memory once for each process that maps it, shared memory once."""
     total = 0
     for pid in pids:
-        with contextlib.suppress(OSError, StopIteration, ValueError):
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
-            total += int(next(line for line in rollup.splitlines() if line.startswith(b"Anonymous:")).split()[1]) * 1024
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
+                if line.startswith((b"Anonymous:", b"Swap:", b"Pss_Shmem:")):
+                    total += int(line.split()[1]) * 1024
     return total
 
 

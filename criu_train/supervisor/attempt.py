@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 from criu_train.archive.archivist import Archivist, CaptureSummary
 from criu_train.cell.cell import Cell
 from criu_train.cell.connections import has_tcp_connections
-from criu_train.cell.processes import command_of, dumpable_bytes
+from criu_train.cell.processes import dumpable_bytes
 from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.command import dump_command
 from criu_train.criu.cure import clear_the_way, cure
@@ -31,18 +30,18 @@ from criu_train.store.draft import Draft
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
-from criu_train.supervisor.describing import describe_snapshot
+from criu_train.supervisor.describing import describe_snapshot, notes_of
 from criu_train.supervisor.dump_errors import PassingFailureError, TrainingEndedError, failure_of, read_log
 from criu_train.supervisor.hook import prepare_hook
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
-from criu_train.units import format_size
+from criu_train.supervisor.room import check_room
 from criu_train.workspace.listing import Listing, write_listing
 from criu_train.workspace.tracker import Tracker
 
-# Left free on the disk that holds the store: the training may write there too, and a dump must not starve it.
-_RESERVE_BYTES = 64 << 20
+# The longest that a tree stands still for its last snapshot, where no deadline was given.
+_FROZEN_S = 600.0
 # Of the time that is left before a deadline: the rest is for making everything durable and letting the tree go.
 _PACKING_SHARE = 0.7
 # Beside the images; gone before the snapshot is published.
@@ -86,11 +85,20 @@ class Attempt:
         self._archivist: Archivist | None = None
         self._captured: CaptureSummary | None = None
         self._deadline: float | None = None
+        self._done_by: float | None = None
+        self._packing = False
         self._cut: Cut | None = None
         self._cut_error: Exception | None = None
         self._pids: list[int] = []
+        self._earlier: list[Path] = []
         self._dumped: Dumped | None = None
         self._criu_was_killed = False  # and may have taken the tree along: that is a failure to be told
+
+    def hurry(self, done_by: float) -> None:
+        """Be done by this time (monotonic), whatever that costs the training."""
+        self._done_by = done_by
+        if self._packing:
+            self._context.keeper.hurry(max(0.0, done_by - time.monotonic()))
 
     async def run(self, deadline: float | None) -> Dumped:
         """``deadline``: on the monotonic clock, when everything must be done; None for the usual limit of CRIU."""
@@ -98,9 +106,9 @@ class Attempt:
         self._deadline = deadline
         self._pids = context.cell.tree()
         memory = await asyncio.to_thread(dumpable_bytes, self._pids)
-        self._check_room()
         self._archivist = await context.keeper.archivist()
-        await self._archivist.prepare(memory)
+        arena = await self._archivist.prepare(memory)
+        self._earlier = await asyncio.to_thread(check_room, context.store, max(0, memory - arena))
         self._draft = draft = context.store.new_draft(context.run.id, self._trigger)
         try:
             await context.cell.sync_journal()
@@ -138,17 +146,6 @@ class Attempt:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(ended), _END_IS_TOLD_S)
         return ended.done()
-
-    def _check_room(self) -> None:
-        """The next snapshot will add about as much as the newest did; a disk that fills up all the same fails it."""
-        store = self._context.store
-        free = shutil.disk_usage(store.layout.root).free
-        needed = store.added_by_newest() + _RESERVE_BYTES
-        if needed > free:
-            raise DumpFailedError(
-                f"not enough room for a snapshot: about {format_size(needed)} needed, {format_size(free)} free",
-                tip="free some space, `criu-train snapshot prune --keep 1`, or put the store elsewhere with --store",
-            )
 
     async def _run_criu(self, draft: Draft, usual_s: float, deadline: float | None) -> CriuExit:
         context = self._context
@@ -201,7 +198,8 @@ class Attempt:
             await asyncio.to_thread(self._save_workspace, self._draft)
             self._cut = cut
             if not self._leave_running:
-                self._dumped = await self._finish(self._draft, None)
+                async with asyncio.timeout(_left(self._deadline, _FROZEN_S)):
+                    self._dumped = await self._finish(self._draft, None)
         except Exception as error:  # the tree is frozen: whatever went wrong, it must go on
             self._cut_error = error
             return False
@@ -218,16 +216,21 @@ class Attempt:
         context, archivist = self._context, self._archivist
         assert archivist is not None
         listing = await asyncio.to_thread(context.tracker.finish, draft.files)
-        # A tree that stands still has no use for the processors, and waits.
-        deadline_s = _PACKING_SHARE * _left(self._deadline, context.options.grace) if ended is None else None
-        await archivist.pack(draft.path, context.store.earlier(), deadline_s=deadline_s)
+        deadline_s = None
+        if ended is None:  # a tree that stands still has no use for the processors, and waits
+            deadline_s = _PACKING_SHARE * _left(self._deadline, context.options.grace)
+        elif self._done_by is not None:
+            deadline_s = max(0.0, self._done_by - time.monotonic())
+        self._packing = True
+        await archivist.pack(draft.path, self._earlier, deadline_s=deadline_s)
+        self._packing = False
         return await asyncio.to_thread(self._publish, draft, listing, ended)
 
     def _publish(self, draft: Draft, listing: Listing, ended: CriuExit | None) -> Dumped:
         context, cut, captured = self._context, self._cut, self._captured
         assert cut is not None and captured is not None
         write_listing(listing, draft.path / "listing.json")
-        notes = self._notes(listing, ended)
+        notes = notes_of(listing, captured.spilled_bytes, ended, context.cell.strays())
         snapshot = draft.publish(
             describe_snapshot(
                 run=context.run,
@@ -244,20 +247,6 @@ class Attempt:
             log_ended=ended is not None,
         )
         return Dumped(snapshot, notes)
-
-    def _notes(self, listing: Listing, ended: CriuExit | None) -> tuple[str, ...]:
-        notes = [f"not saved, too large: {path}" for path in listing.unsaved]
-        if self._captured is not None and self._captured.spilled_bytes:
-            notes.append(
-                f"{format_size(self._captured.spilled_bytes)} did not fit into memory and went to the disk while the "
-                "training stood still (--memory-limit)"
-            )
-        if ended is not None and ended.was_stopped:
-            notes.append("CRIU was stopped in the middle and told to go on")
-        notes += [
-            f"left the training's tree, not in the snapshot: {command_of(pid)}" for pid in self._context.cell.strays()
-        ]
-        return tuple(notes)
 
 
 def _left(deadline: float | None, usual_s: float) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from criu_train.cell.records import Cut
+from criu_train.cell.processes import command_of
+from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.images import Images
 from criu_train.store.manifest import ExternalFile, ManifestFields
 from criu_train.store.state import Run
+from criu_train.units import format_size
 from criu_train.workspace.environment import external_file, fingerprint
 from criu_train.workspace.listing import Listing
 
@@ -47,6 +49,20 @@ def describe_snapshot(
         external=_external(images, {entry.path for entry in listing.entries}),
         notes=tuple(notes),
     )
+
+
+def notes_of(listing: Listing, spilled_bytes: int, ended: CriuExit | None, strays: Sequence[int]) -> tuple[str, ...]:
+    """What a person should know of a snapshot. ``strays``: PIDs that are not in it. ``ended``: None before CRIU has."""
+    notes = [f"not saved, too large: {path}" for path in listing.unsaved]
+    if spilled_bytes:
+        notes.append(
+            f"{format_size(spilled_bytes)} did not fit into memory and went to the disk while the training stood still "
+            "(--memory-limit)"
+        )
+    if ended is not None and ended.was_stopped:
+        notes.append("CRIU was stopped in the middle and told to go on")
+    notes += [f"left the training's tree, not in the snapshot: {command_of(pid)}" for pid in strays]
+    return tuple(notes)
 
 
 def _external(images: Images, listed: set[str]) -> tuple[ExternalFile, ...]:

@@ -22,6 +22,11 @@ def failure_of(ended: CriuExit, cut_error: Exception | None, log: Path) -> DumpF
     """The error to raise for a CRIU that did not dump. ``cut_error``: what went wrong of ours while the tree stood."""
     if isinstance(cut_error, CriuTrainError):
         return DumpFailedError(str(cut_error), tip=cut_error.tip)
+    if isinstance(cut_error, TimeoutError):
+        return DumpFailedError(
+            "the last snapshot could not be finished in time",
+            tip="allow more with --grace; the training is asked to end itself",
+        )
     if cut_error is not None and not ended.timed_out:
         return DumpFailedError(
             f"the workspace could not be saved: {cut_error}", tip="see that the store's disk has room and works"

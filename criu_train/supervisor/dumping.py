@@ -21,11 +21,15 @@ class Dumper:
 
     def __init__(self, context: DumpContext) -> None:
         self._context = context
+        self._attempt: Attempt | None = None
+        self._done_by: float | None = None
         image_schema(context.criu.pycriu)  # loading it takes a tenth of a second, which no tree should stand still for
 
     def hurry(self, seconds: float) -> None:
-        """A dump that is at work behind the training's back has to be done within so many seconds."""
-        self._context.keeper.hurry(seconds)
+        """From now on nothing is done slowly for the training's sake: a dump at work has so many seconds to be done."""
+        self._done_by = time.monotonic() + seconds
+        if self._attempt is not None:
+            self._attempt.hurry(self._done_by)
 
     async def dump(self, trigger: str, *, leave_running: bool = True, limit_s: float | None = None) -> Dumped:
         """Raises DumpFailedError, and then the tree runs on as if nothing had been asked.
@@ -36,9 +40,9 @@ class Dumper:
         try:
             for pause_s in _PASSING_PAUSES_S:
                 with contextlib.suppress(PassingFailureError):
-                    return await Attempt(self._context, trigger, leave_running=leave_running).run(deadline)
+                    return await self._try(trigger, leave_running=leave_running, deadline=deadline)
                 await asyncio.sleep(pause_s)
-            return await Attempt(self._context, trigger, leave_running=leave_running).run(deadline)
+            return await self._try(trigger, leave_running=leave_running, deadline=deadline)
         except CriuTrainError:
             raise
         except OSError as error:
@@ -51,3 +55,12 @@ class Dumper:
                 f"something unexpected went wrong in the dump: {error!r}",
                 tip="please report it with the store's events.jsonl, which has the details",
             ) from error
+
+    async def _try(self, trigger: str, *, leave_running: bool, deadline: float | None) -> Dumped:
+        self._attempt = Attempt(self._context, trigger, leave_running=leave_running)
+        if self._done_by is not None:
+            self._attempt.hurry(self._done_by)
+        try:
+            return await self._attempt.run(deadline)
+        finally:
+            self._attempt = None

@@ -21,8 +21,9 @@ from criu_train.criu.images import Images
 from criu_train.errors import CriuTrainError, EnvironmentUnfitError, RestoreFailedError
 from criu_train.store.integrity import verify
 from criu_train.store.manifest import Manifest
-from criu_train.store.snapshot import INDEX, Snapshot
+from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
+from criu_train.supervisor.feeding import CHECK_THE_DISK, ArchiveLostError, Feeder
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
@@ -33,7 +34,8 @@ from criu_train.workspace.rollback import Rollback, roll_back
 
 # How long a restored tree is looked at before it counts as alive.
 _ALIVE_AFTER_S = 0.3
-_CHECK_THE_DISK = "check the disk; `criu-train snapshot verify --all`"
+# A process that is killed again and again for want of memory is not the snapshot's fault, nor does patience help.
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ class Restorer:
         """None when none works; ``attempts`` then tells why."""
         for snapshot in snapshots:
             try:
-                restored = await self._restore(snapshot)
-            except (UndoFailedError, EnvironmentUnfitError):
+                restored = await self._restore_patiently(snapshot)
+            except (UndoFailedError, EnvironmentUnfitError, ArchiveLostError):
                 raise  # no snapshot's fault
             except CriuTrainError as error:
                 self.attempts.append(Attempt(snapshot.id, str(error), error.tip))
@@ -93,10 +95,17 @@ class Restorer:
                 return restored
         return None
 
+    async def _restore_patiently(self, snapshot: Snapshot) -> Restored:
+        """Again with another process when the one that hands out the images was lost."""
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(ArchiveLostError):
+                return await self._restore(snapshot)
+        return await self._restore(snapshot)
+
     async def _restore(self, snapshot: Snapshot) -> Restored:
         manifest = await asyncio.to_thread(_verified, snapshot)
-        if manifest.packed:
-            await (await self._keeper.archivist()).check(snapshot.path, manifest.files[INDEX].digest)
+        feeder = Feeder(self._keeper, snapshot, manifest)
+        await feeder.check()
         listing = read_listing(snapshot.path / "listing.json")
         warnings = _fit(manifest, self._criu)
         async with machine_lock(self._runtime, math.inf):
@@ -104,7 +113,7 @@ class Restorer:
             cell: Cell | None = None
             try:
                 cell = await self._new_cell()
-                await self._run_criu(cell, snapshot, manifest)
+                await self._run_criu(cell, snapshot, manifest, feeder)
                 # From here on the tree writes: whoever comes after a crash must not undo the rollback any more.
                 await asyncio.to_thread(rollback.commit)
                 await cell.adopt(manifest.root_pid)
@@ -132,26 +141,9 @@ class Restorer:
         keep = self._store.layout.rollback / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         return roll_back(listing, snapshot.path / "files", journals, _unused(keep))
 
-    async def _run_criu(self, cell: Cell, snapshot: Snapshot, manifest: Manifest) -> None:
-        if not manifest.packed:  # written by an older version: the images lie there as CRIU reads them
-            return await self._restore_from(snapshot.images, cell, snapshot, manifest)
-        archivist = await self._keeper.archivist()
-        damage: list[str] = []
-
-        def damaged(problem: str) -> None:
-            damage.append(problem)
-            cell.kill_now()  # CRIU waits for the bytes that will not come
-
-        try:
-            images = await archivist.serve(snapshot.path, damaged)
+    async def _run_criu(self, cell: Cell, snapshot: Snapshot, manifest: Manifest, feeder: Feeder) -> None:
+        async with feeder.images(cell) as images:
             await self._restore_from(images, cell, snapshot, manifest)
-            await archivist.served()
-        except Exception as error:
-            if damage:
-                raise RestoreFailedError(f"corrupt: {damage[0]}", tip=_CHECK_THE_DISK) from error
-            raise
-        finally:
-            await archivist.end_serving()
 
     async def _restore_from(self, images: Path, cell: Cell, snapshot: Snapshot, manifest: Manifest) -> None:
         log = self._store.layout.root / f"restore-{snapshot.sequence:06d}.log"
@@ -191,7 +183,7 @@ def _verified(snapshot: Snapshot) -> Manifest:
             f"{snapshot.status}: {snapshot.reason}", tip="`criu-train snapshot prune` removes what can't be restored"
         )
     for problem in verify(snapshot, packs=False):  # these are checked when they are read
-        raise RestoreFailedError(f"corrupt: {problem}", tip=_CHECK_THE_DISK)
+        raise RestoreFailedError(f"corrupt: {problem}", tip=CHECK_THE_DISK)
     return snapshot.manifest
 
 

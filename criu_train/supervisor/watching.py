@@ -30,6 +30,8 @@ from criu_train.workspace.rollback import forget_old
 # What a rollback took away is kept for a week, and the last ten times whatever their age.
 _KEPT_S, _KEPT_ROLLBACKS = 7 * 86400.0, 10
 _AN_HOUR_S = 3600.0
+# What a dump that was given up gets to tidy up behind itself.
+_LATE_S = 5.0
 # Of the grace, for a snapshot that is being packed when we are asked to stop; the rest is for the last dump.
 _HURRY_SHARE = 0.3
 
@@ -70,6 +72,7 @@ class Watcher:
         self._began = time.monotonic()
         self._snapshots: list[tuple[str, float]] = []
         self._due: float | None = None
+        self._late: asyncio.Future[Any] | None = None
 
     async def watch(self) -> Outcome:
         """Returns when the cell's training is gone. The cell itself still has to be closed."""
@@ -92,6 +95,7 @@ class Watcher:
         in_time = await self._requests.patiently(dump, self._options.grace)
         hurry.cancel()
         if not in_time:
+            self._late = dump
             wanted.done.set_result(DumpFailedError("the training was stopped", tip="run the same command to go on"))
             return False
         wanted.done.set_result(dump.result())
@@ -192,6 +196,7 @@ class Watcher:
         dump = self._dumper.dump("preempt", leave_running=False, limit_s=max(1.0, 0.8 * left))
         last_dump = asyncio.ensure_future(dump)
         if not await self._requests.patiently(last_dump, self._options.grace):
+            self._late = last_dump
             return await self._kill()
         try:
             dumped = last_dump.result()
@@ -222,4 +227,7 @@ class Watcher:
 
     async def _kill(self) -> Outcome:
         await self._cell.kill()
+        if self._late is not None:  # it can't come to a good end any more
+            self._late.cancel()
+            await asyncio.wait({self._late}, timeout=_LATE_S)
         return self._outcome("killed")
