@@ -112,7 +112,7 @@ class Archivist:
         return Packed(**await self._ask("pack", DumpFailedError, **fields))
 
     def hurry(self, seconds: float) -> None:
-        """What is being packed has to be done within so many seconds from now."""
+        """What is being packed, or captured to be packed, has to be done within so many seconds from now."""
         with contextlib.suppress(CellLostError):
             self._link.send("hurry", seconds=seconds)
 

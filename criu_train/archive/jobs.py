@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,7 @@ class Jobs:
         self._capture: Capture | None = None
         self._captured: Captured | None = None
         self._pacer: Pacer | None = None
+        self._hurried: float | None = None  # when the packing has to be done, on the monotonic clock
         self._pages: tuple[str, StoredPages] | None = None
         self._serving: Serving | None = None
 
@@ -62,6 +64,8 @@ class Jobs:
         captured = self._captured
         assert captured is not None
         self._pacer = pacer = Pacer(sum(image.size for image in captured.large), deadline_s)
+        if (hurried := self._hurried) is not None:  # said before there was anything to hurry
+            pacer.hurry(hurried - time.monotonic())
         try:
             packed = _in_thread(lambda: _pack(captured, snapshot, earlier, pacer))
         finally:
@@ -71,7 +75,8 @@ class Jobs:
         return asdict(packed)
 
     def hurry(self, seconds: float) -> None:
-        """What is being packed has to be done within so many seconds."""
+        """What is being packed, or captured to be packed, has to be done within so many seconds."""
+        self._hurried = time.monotonic() + seconds
         if (pacer := self._pacer) is not None:
             pacer.hurry(seconds)
 
@@ -87,21 +92,25 @@ class Jobs:
         if self._capture is not None:
             self._capture.close()
         self._capture = self._captured = None
+        self._hurried = None
 
-    def check(self, snapshot: str, index_digest: str) -> None:
+    def check(self, snapshot: str, index_digest: str | None) -> None:
         """Read what can be checked before a restore; the rest is checked as it is handed out."""
         self._close_pages()
         pages = StoredPages.open(Path(snapshot), index_digest)
+        try:
+            pages.check_unused()
+        except BaseException:
+            pages.close()
+            raise
         self._pages = snapshot, pages
-        pages.check_unused()
 
     def serve(self, snapshot: str, directory: str, index_digest: str | None) -> None:
         """Hand out the images of a snapshot."""
         self._stop_serving()
         if self._pages is None or self._pages[0] != snapshot:
-            self._close_pages()
-            self._pages = snapshot, StoredPages.open(Path(snapshot), index_digest)
-            self._pages[1].check_unused()
+            self.check(snapshot, index_digest)
+        assert self._pages is not None
         self._serving = Serving(Path(snapshot, "images"), self._pages[1], Path(directory), self._problem)
 
     def served(self) -> dict[str, Any]:

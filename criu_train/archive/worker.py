@@ -26,8 +26,8 @@ from criu_train.cell.wire import Wire
 from criu_train.errors import CriuTrainError
 
 _PR_SET_PDEATHSIG = 1
-# Better us than the training when memory runs out.
-_OOM_SCORE = 500
+# Better us than the training when memory runs out; the most there is, since the training holds more memory than we do.
+_OOM_SCORE = 1000
 # Several threads are at the pipes while the tree stands still; the default lets one keep the others waiting for 5 ms.
 _SWITCH_S = 0.0005
 
@@ -96,7 +96,7 @@ def _settle() -> None:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError, ValueError):
         path = Path("/proc/self/oom_score_adj")
-        path.write_text(str(min(1000, int(path.read_text()) + _OOM_SCORE)))
+        path.write_text(str(_OOM_SCORE))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold the training's memory
