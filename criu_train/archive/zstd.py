@@ -1,13 +1,8 @@
-"""zstd, as the standard library has it from Python 3.14 on, over whole frames."""
+"""zstd over whole frames."""
 
 from __future__ import annotations
 
-import sys
-
-if sys.version_info >= (3, 14):
-    from compression.zstd import ZstdDecompressor, ZstdError, compress
-else:
-    from backports.zstd import ZstdDecompressor, ZstdError, compress
+from criu_train.store.zstd import ZstdDecompressor, ZstdError, compress
 
 __all__ = ["Bytes", "ZstdError", "compress", "decompress_into"]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Literal, cast
 
 from criu_train.store.snapshot import COMPRESSED_LOG, DUMP_LOG
 
@@ -15,7 +13,9 @@ def compress_log(snapshot: Path) -> None:
     """Write the compressed log beside the plain one, which stays; without a log nothing happens. Raises OSError."""
     log = snapshot / DUMP_LOG
     if log.exists():
-        with log.open("rb") as plain, _open_zstd(snapshot / COMPRESSED_LOG, "wb") as packed:
+        from criu_train.store.zstd import open_zstd
+
+        with log.open("rb") as plain, open_zstd(snapshot / COMPRESSED_LOG, "wb") as packed:
             shutil.copyfileobj(plain, packed)
 
 
@@ -23,16 +23,9 @@ def read_log(snapshot: Path) -> str:
     """The log of a complete snapshot or of a draft; empty where there is none that can be read."""
     with suppress(OSError):
         return (snapshot / DUMP_LOG).read_text(errors="replace")
+    from criu_train.store.zstd import open_zstd
+
     # Damaged ones too are no reason to fail: nothing is restored from a log.
-    with suppress(Exception), _open_zstd(snapshot / COMPRESSED_LOG, "rb") as packed:
+    with suppress(Exception), open_zstd(snapshot / COMPRESSED_LOG, "rb") as packed:
         return packed.read().decode(errors="replace")
     return ""
-
-
-def _open_zstd(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:
-    """Imported when needed only: most commands, and a supervisor that waits, have no use for it."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return cast("IO[bytes]", zstd.open(path, mode))

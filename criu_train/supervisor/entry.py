@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from criu_train.criu.cure import cure
 from criu_train.criu.find import Criu, find_criu
 from criu_train.doctor import privileges
 from criu_train.errors import DumpFailedError, StoreError
+from criu_train.store.dump_log import read_log
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
-from criu_train.store.snapshot import DUMP_LOG
 from criu_train.store.store import Store
 from criu_train.supervisor.cause import describe_end, describe_interruption, read_ended
 from criu_train.supervisor.control import ask, runtime_directory
@@ -112,19 +111,13 @@ def _supervise(
         ) from error
     for snapshot in store.snapshots():
         if snapshot.status == "incomplete":  # if its CRIU was killed, its packet rules are still there
-            cure([], log=_read(snapshot.path / DUMP_LOG))
+            cure([], log=read_log(snapshot.path))
     store.sweep()
     store.layout.cell.unlink(missing_ok=True)  # it has been read, and tells nothing about what comes now
     supervisor = Supervisor(
         store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime_directory()
     )
     return asyncio.run(supervisor.supervise(start))
-
-
-def _read(log: Path) -> str:
-    with contextlib.suppress(OSError):
-        return log.read_text(errors="replace")
-    return ""
 
 
 def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:
