@@ -7,7 +7,7 @@ import gc
 import json
 import os
 import stat
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ Status = Literal["complete", "incomplete", "corrupt"]
 _SIZED_IN_LISTINGS = 20
 
 _M = TypeVar("_M", bound=Summary)
+_L = TypeVar("_L", bound="Listed")
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ def list_snapshot(path: Path, *, abandoned: bool = False, proven: bool | None = 
 def read_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool]) -> list[Snapshot]:
     """``read_snapshot`` of each, oldest first by sequence number; the marks are by id."""
     with _no_collector():
-        return [
+        return _still_there(
             read_snapshot(one, abandoned=one.name in abandoned, proven=proven.get(one.name)) for one in _sort(paths)
-        ]
+        )
 
 
 def list_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool]) -> list[Listed]:
@@ -118,12 +119,17 @@ def list_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: 
     with _no_collector():
         ordered = _sort(paths)
         older = len(ordered) - _SIZED_IN_LISTINGS
-        return [
+        return _still_there(
             (list_snapshot if at < older else read_snapshot)(
                 one, abandoned=one.name in abandoned, proven=proven.get(one.name)
             )
             for at, one in enumerate(ordered)
-        ]
+        )
+
+
+def _still_there(found: Iterable[_L]) -> list[_L]:
+    """Without what somebody took away while it was looked at: that is not damaged, but gone."""
+    return [one for one in found if one.status == "complete" or os.path.lexists(one.path)]
 
 
 def _sort(paths: Sequence[Path]) -> list[Path]:
@@ -167,7 +173,10 @@ def _read_manifest(path: Path, parse: Callable[[bytes], _M]) -> _M:
     try:
         marker = _read(f"{path}/{MARKER}")
     except FileNotFoundError:
-        raise _NotWholeError("incomplete", _why_incomplete(path)) from None
+        why = _why_incomplete(path)
+        if not os.path.lexists(f"{path}/{MARKER}"):
+            raise _NotWholeError("incomplete", why) from None
+        marker = _read(f"{path}/{MARKER}")  # it was completed meanwhile
     try:
         data = _read(f"{path}/{MANIFEST}")
     except FileNotFoundError:
