@@ -7,20 +7,24 @@ from collections.abc import Sequence
 from criu_train.store.snapshot import Snapshot
 
 
-def newest_usable(snapshots: Sequence[Snapshot]) -> Snapshot | None:
-    """The newest snapshot that looks whole and was not abandoned; by sequence number, not by clock."""
+def newest_usable(snapshots: Sequence[Snapshot], run: str | None) -> Snapshot | None:
+    """The newest snapshot of the run that looks whole and was not abandoned; without one, the newest of any run.
+
+    By sequence number, not by clock.
+    """
     usable = [one for one in snapshots if one.status == "complete" and not one.abandoned]
-    return max(usable, key=lambda one: one.sequence, default=None)
+    return max(usable, key=lambda one: _rank(one, run), default=None)
 
 
-def superfluous(snapshots: Sequence[Snapshot], keep: int) -> list[Snapshot]:
-    """What a prune that keeps ``keep`` (at least 1) removes, oldest first.
+def superfluous(snapshots: Sequence[Snapshot], keep: int, run: str | None) -> list[Snapshot]:
+    """What a prune that keeps ``keep`` (at least 1) removes, oldest first; ``run`` is the current one.
 
-    Of the complete ones the newest stay, abandoned ones only where fewer others are left than ``keep``; so the
-    newest usable one always stays. Corrupt ones go once they are older than all that stay; what is incomplete goes.
+    Of the complete ones the newest of the run stay, then the newest of other runs, then abandoned ones; so what
+    ``newest_usable`` names always stays. Corrupt ones go once they are older than all that stay; what is incomplete
+    goes.
     """
     complete = [one for one in snapshots if one.status == "complete"]
-    ranked = sorted(complete, key=lambda one: (not one.abandoned, one.sequence), reverse=True)
+    ranked = sorted(complete, key=lambda one: _rank(one, run), reverse=True)
     kept = {one.id for one in ranked[:keep]}
     oldest_kept = min((one.sequence for one in ranked[:keep]), default=0)
     return [
@@ -28,3 +32,8 @@ def superfluous(snapshots: Sequence[Snapshot], keep: int) -> list[Snapshot]:
         for one in sorted(snapshots, key=lambda one: one.sequence)
         if one.id not in kept and (one.status != "corrupt" or one.sequence < oldest_kept)
     ]
+
+
+def _rank(one: Snapshot, run: str | None) -> tuple[bool, bool, int]:
+    """The larger, the more it is worth. Numbers alone would put what was imported before what this store made."""
+    return not one.abandoned, one.manifest is not None and one.manifest.run == run, one.sequence

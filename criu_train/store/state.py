@@ -43,6 +43,11 @@ class StoreState:
     abandoned: tuple[str, ...] = ()
     proven: dict[str, bool] = field(default_factory=dict)
 
+    @property
+    def run_id(self) -> str | None:
+        """The current run's."""
+        return self.run.id if self.run else None
+
     def to_json(self) -> bytes:
         """The bytes of ``store.json``."""
         return json.dumps({"version": VERSION, **asdict(self)}, indent=2).encode() + b"\n"

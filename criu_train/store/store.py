@@ -102,11 +102,15 @@ class Store:
         """The command of the current run could not be executed: the run before is the current one again."""
         self._change(lambda state: state.forget())
 
-    def resume_run(self, run_id: str, command: tuple[str, ...], cwd: str) -> Run:
-        """Make the run that a snapshot belongs to the current one again, not finished."""
-        run = self._change(lambda state: state.resume(Run(run_id, command, cwd, utc_now_iso()))).run
-        assert run is not None
-        return run
+    def resume_run(self, run_id: str, command: tuple[str, ...], cwd: str, *, if_none: bool = False) -> Run:
+        """Make the run that a snapshot belongs to the current one again, not finished; returns the current one.
+
+        ``if_none``: only where the store has no run.
+        """
+        run = Run(run_id, command, cwd, utc_now_iso())
+        current = self._change(lambda state: state if if_none and state.run else state.resume(run)).run
+        assert current is not None
+        return current
 
     # Snapshots
 
@@ -130,10 +134,9 @@ class Store:
         state = state_file.load(self.layout)
         return list_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven)
 
-    def earlier(self, run: str | None = None) -> list[Path]:
-        """Where the complete snapshots lie, newest first, of one run or of all."""
-        complete = [one for one in self.listing() if one.status == "complete"]
-        return [one.path for one in reversed(complete) if one.manifest and run in (None, one.manifest.run)]
+    def earlier(self) -> list[Path]:
+        """Where the newest complete snapshots lie, newest first: as many as somebody may look into, eight."""
+        return [one.path for one in reversed(self.listing()) if one.status == "complete"][:8]
 
     def added_by_newest(self) -> int:
         """How many bytes the newest complete snapshot added to the disk; all of its bytes where nobody counted."""
@@ -143,13 +146,13 @@ class Store:
         return newest.stored_bytes if newest.added_bytes is None else newest.added_bytes
 
     def find(self, text: str) -> Snapshot:
-        """The snapshot with this sequence number, id or unique beginning of an id; ``latest`` is the newest usable.
+        """The snapshot with this sequence number, id or unique beginning of an id; raises UsageError unless it is one.
 
-        Raises UsageError when there is none or more than one.
+        ``latest`` is the newest usable one of the current run, or of any run where that has none.
         """
         snapshots = self.snapshots()
         if text == "latest":
-            if (latest := newest_usable(snapshots)) is None:
+            if (latest := newest_usable(snapshots, state_file.load(self.layout).run_id)) is None:
                 raise UsageError(
                     "there is no complete snapshot yet", tip="`criu-train snapshot list` tells what is there"
                 )
@@ -188,24 +191,25 @@ class Store:
         snapshots = self.snapshots()
         if unknown := wanted - {one.id for one in snapshots}:
             raise UsageError(f"there is no snapshot {min(unknown)}", tip="`criu-train snapshot list` shows the ids")
-        run = state_file.load(self.layout).run
-        newest = newest_usable(snapshots)
-        rest = newest_usable([one for one in snapshots if one.id not in wanted])
-        if newest and not rest and run and run.finished_at is None and not force:
-            raise StoreError(
-                f"{newest.id} is the last snapshot that the unfinished run could go on from",
-                tip="keep it, or delete it with --force",
-            )
+        run = self.run
+        if run and run.finished_at is None and not force:
+            mine = [one for one in snapshots if one.manifest and one.manifest.run == run.id]
+            newest = newest_usable(mine, run.id)
+            if newest and not newest_usable([one for one in mine if one.id not in wanted], run.id):
+                raise StoreError(
+                    f"{newest.id} is the last snapshot that the unfinished run could go on from",
+                    tip="keep it, or delete it with --force",
+                )
         self._remove([one for one in snapshots if one.id in wanted], refuse_live=True)
 
     def prune(self, keep: int) -> list[str]:
-        """Keep the newest ``keep`` complete snapshots, see ``retention``; returns the ids of what was removed.
+        """Keep ``keep`` complete snapshots, the current run's first, see ``retention``; returns the ids of the others.
 
         Also sweeps what dead dumps and interrupted deletions left; never touches a draft whose writer lives.
         """
         if keep < 1:
             raise UsageError("at least one snapshot has to stay", tip="use --keep 1 or more")
-        gone = self._remove(superfluous(self.snapshots(), keep), refuse_live=False)
+        gone = self._remove(superfluous(self.snapshots(), keep, state_file.load(self.layout).run_id), refuse_live=False)
         forget_journals(self.layout.journals, self.listing())
         return gone
 

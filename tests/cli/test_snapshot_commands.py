@@ -111,8 +111,7 @@ def test_delete_removes_and_names_what_it_removed(store: Store, call: Call) -> N
 
 
 def test_delete_of_the_last_one_of_an_unfinished_run_needs_force(store: Store, call: Call) -> None:
-    store.begin_run(("python",), "/")
-    add(store)
+    add(store, run=store.begin_run(("python",), "/").id)
     with pytest.raises(StoreError, match="is the last snapshot that the unfinished run could go on from"):
         call("delete", "latest")
     assert call("delete", "latest", "--force").exit_code == 0

@@ -69,6 +69,34 @@ def test_prune_gives_up_abandoned_snapshots_before_those_the_training_can_go_on_
     assert ids(store) == [second]
 
 
+def test_snapshots_of_other_runs_never_drive_out_those_of_the_current_one(store: Store) -> None:
+    run = store.begin_run(("python",), "/").id
+    foreign = add(store, run="another").id
+    mine = [add(store, run=run).id, add(store, run=run).id]
+    newer = [add(store, run="another").id, add(store, run="another").id]
+    assert store.find("latest").id == mine[1]
+    assert store.prune(4) == [foreign]
+    assert store.prune(1) == [mine[0], *newer]
+    assert store.find("latest").id == mine[1]
+
+
+def test_where_the_current_run_has_no_snapshot_the_newest_of_any_run_stays(store: Store) -> None:
+    first, second = add(store).id, add(store, run="another").id
+    store.begin_run(("python",), "/")
+    assert store.find("latest").id == second
+    assert store.prune(1) == [first]
+
+
+def test_what_the_current_run_left_behind_goes_before_what_others_can_go_on_from(store: Store) -> None:
+    run = store.begin_run(("python",), "/").id
+    start, left = add(store, run=run).id, add(store, run=run).id
+    foreign = add(store, run="another").id
+    store.abandon_after(start)
+    assert store.prune(2) == [left]
+    store.delete([start], force=True)
+    assert store.find("latest").id == foreign
+
+
 def test_prune_spares_a_draft_that_is_being_written_and_sweeps_it_once_its_writer_died(store: Store) -> None:
     add(store)
     script = (
@@ -121,8 +149,9 @@ def test_delete_removes_those_named_or_none(store: Store) -> None:
 
 
 def test_the_last_snapshot_of_an_unfinished_run_goes_only_by_force(store: Store) -> None:
-    store.begin_run(("python",), "/")
-    first, second = add(store).id, add(store).id
+    run = store.begin_run(("python",), "/").id
+    first, second = add(store, run=run).id, add(store, run=run).id
+    add(store, run="another")  # is no comfort
     with pytest.raises(StoreError, match=f"{second} is the last snapshot that the unfinished run could go on from"):
         store.delete([first, second])
     store.delete([second])
@@ -130,12 +159,11 @@ def test_the_last_snapshot_of_an_unfinished_run_goes_only_by_force(store: Store)
         store.delete([first])
     assert "--force" in caught.value.tip
     store.delete([first], force=True)
-    assert ids(store) == []
+    assert [one.manifest.run for one in store.snapshots() if one.manifest] == ["another"]
 
 
 def test_the_last_snapshot_of_a_finished_run_may_go(store: Store) -> None:
-    store.begin_run(("python",), "/")
-    only = add(store).id
+    only = add(store, run=store.begin_run(("python",), "/").id).id
     store.finish_run(0, "ended")
     store.delete([only])
     assert entries(store) == []

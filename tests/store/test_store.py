@@ -211,7 +211,8 @@ def test_earlier_snapshots_are_the_complete_ones_newest_first(store: Store) -> N
     (broken.path / "COMPLETE").write_text("?")
     store.new_draft("run-1", "timer")
     assert store.earlier() == [third.path, other.path, first.path]
-    assert store.earlier("run-1") == [third.path, first.path]
+    many = [add(store).path for _ in range(9)]
+    assert store.earlier() == many[:0:-1]
 
 
 def test_what_the_newest_snapshot_added_tells_how_much_the_next_one_may_need(store: Store) -> None:
@@ -224,3 +225,12 @@ def test_what_the_newest_snapshot_added_tells_how_much_the_next_one_may_need(sto
     assert store.added_by_newest() == 5
     (newest.path / "COMPLETE").unlink()
     assert store.added_by_newest() == sum(map(len, FILES.values()))
+
+
+def test_a_run_is_taken_over_only_where_there_is_none(store: Store) -> None:
+    taken = store.resume_run("a-run", ("python",), "/", if_none=True)
+    assert (store.run, taken.id) == (taken, "a-run")
+    assert store.resume_run("another", ("python",), "/", if_none=True) == taken
+    store.finish_run(0, "ended")
+    assert store.resume_run("another", ("python",), "/", if_none=True) == store.run
+    assert store.run is not None and store.run.id == "a-run"
