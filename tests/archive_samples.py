@@ -64,10 +64,16 @@ def packed(
     pace: Pace = STEADY,
     longest: int = 1 << 40,
     reserve: int = 0,
+    hashed: int | None = None,
 ) -> Packed:
-    """Pack images into a new snapshot directory."""
+    """Pack images into a new snapshot directory; with ``hashed``, only about so many pages are looked at."""
     snapshot.mkdir()
-    return pack(captured(images, longest), snapshot, earlier, pace=pace, reserve=reserve)
+    all_bytes = sum(map(len, images.values()))
+
+    def may_hash(left: int) -> bool:
+        return hashed is None or all_bytes - left < hashed * PAGE
+
+    return pack(captured(images, longest), snapshot, earlier, pace=pace, reserve=reserve, may_hash=may_hash)
 
 
 def stream(stored: StoredPages, name: str) -> bytes:

@@ -14,7 +14,7 @@ from criu_train.archive.pack import DIGEST_BYTES
 _PIECE = 1024  # pages looked at between two questions for the pace
 
 Rows = NDArray[np.uint8]
-Digests = NDArray[np.uint64]  # shape (pages, 2); both 0 stands for a page of zeros
+Digests = NDArray[np.uint64]  # shape (pages, 2); both 0 where there is none: a page of zeros, or no time to take it
 
 
 class CapturedPages:
@@ -29,8 +29,15 @@ class CapturedPages:
         self._ends = np.cumsum(counts, dtype=np.int64)
         self.count = int(sum(counts))
 
-    def take(self, numbers: NDArray[np.int64], out: Rows) -> Rows:
-        """Copy the pages with these ascending numbers into ``out``, which has at least as many rows."""
+    def take(self, numbers: NDArray[np.int64]) -> Rows:
+        """The pages with these ascending numbers; not copied where they follow each other in memory."""
+        first, last = int(numbers[0]), int(numbers[-1])
+        which = int(np.searchsorted(self._ends, first, side="right"))
+        if last - first + 1 == len(numbers) and last < self._ends[which]:
+            stretch = self._stretches[which]
+            start = first - int(self._ends[which]) + len(stretch)
+            return stretch[start : start + len(numbers)]
+        out = np.empty((len(numbers), PAGE), np.uint8)
         done = 0
         while done < len(numbers):
             which = int(np.searchsorted(self._ends, numbers[done], side="right"))
@@ -38,7 +45,7 @@ class CapturedPages:
             until = int(np.searchsorted(numbers, end))
             np.take(stretch, numbers[done:until] - (end - len(stretch)), axis=0, out=out[done:until], mode="clip")
             done = until
-        return out[:done]
+        return out
 
     def pieces(self) -> Iterator[Rows]:
         """All pages, some at a time."""
@@ -62,22 +69,29 @@ def _rows(view: memoryview, extent: Extent) -> Iterator[Rows]:
         yield last
 
 
-def digest_pages(pages: CapturedPages, between: Callable[[int], object]) -> Digests:
-    """The 16-byte digest of every page; ``between`` is told now and then how many pages are left."""
+def digest_pages(pages: CapturedPages, between: Callable[[int], bool]) -> tuple[Digests, NDArray[np.bool_]]:
+    """The 16-byte digest of every page that is not all zeros, and which pages are.
+
+    ``between`` is told now and then how many pages are left; once it says no, no more digests are taken.
+    """
     digests = np.zeros((pages.count, 2), np.uint64)
-    done = 0
+    zero = np.empty(pages.count, np.bool_)
+    done, going_on = 0, True
     for piece in pages.pieces():
-        between(pages.count - done)
-        used = np.flatnonzero(piece.view(np.uint64).any(axis=1))
-        flat = piece.reshape(-1).data
-        joined = b"".join([blake3(flat[at : at + PAGE]).digest(DIGEST_BYTES) for at in (used * PAGE).tolist()])
-        digests[done + used] = np.frombuffer(joined, "<u8").reshape(-1, 2)
+        going_on &= between(pages.count - done)
+        used = piece.view(np.uint64).any(axis=1)
+        zero[done : done + len(piece)] = ~used
+        if going_on:
+            numbers = np.flatnonzero(used)
+            flat = piece.reshape(-1).data
+            joined = b"".join([blake3(flat[at : at + PAGE]).digest(DIGEST_BYTES) for at in (numbers * PAGE).tolist()])
+            digests[done + numbers] = np.frombuffer(joined, "<u8").reshape(-1, 2)
         done += len(piece)
-    return digests
+    return digests, zero
 
 
 def first_equal(digests: Digests) -> NDArray[np.int64]:
-    """For every page the first one with the same bytes.
+    """For every page the first one with the same bytes; a page without a digest is like no other.
 
     Classes are made by half of the digest and compared by the other: two contents that share the first half are
     kept apart, only that the second is then stored as often as it occurs.
@@ -91,13 +105,13 @@ def first_equal(digests: Digests) -> NDArray[np.int64]:
     first = np.empty(len(half), np.int64)
     if len(half):
         first[order] = np.repeat(np.minimum.reduceat(order, starts), np.diff(starts, append=len(half)))
-    apart = np.flatnonzero(digests[first, 1] != digests[:, 1])
+    apart = np.flatnonzero((digests[first, 1] != digests[:, 1]) | ~digests.any(axis=1))
     first[apart] = apart
     return first
 
 
 def find(wanted: Digests, known: Digests) -> NDArray[np.int64]:
-    """For every wanted digest its place in ``known``, or -1."""
+    """For every wanted digest its place in ``known``, or -1; no digest is found nowhere."""
     if not len(known):
         return np.full(len(wanted), -1, np.int64)
     order = np.argsort(known[:, 0])
@@ -105,4 +119,4 @@ def find(wanted: Digests, known: Digests) -> NDArray[np.int64]:
     at = np.empty(len(wanted), np.int64)
     at[asked] = np.searchsorted(known[order, 0], wanted[asked, 0])
     places = order[np.minimum(at, len(known) - 1)]
-    return np.where((known[places] == wanted).all(axis=1), places, -1)
+    return np.where((known[places] == wanted).all(axis=1) & wanted.any(axis=1), places, -1)

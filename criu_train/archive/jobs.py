@@ -135,7 +135,7 @@ class Jobs:
 
 def _pack(captured: Captured, snapshot: str, earlier: Sequence[str], pacer: Pacer) -> Packed:
     pacer.in_thread()
-    packed = pack(captured, Path(snapshot), [Path(path) for path in earlier], pace=pacer)
+    packed = pack(captured, Path(snapshot), [Path(path) for path in earlier], pace=pacer, may_hash=pacer.hashing)
     compress_blobs(Path(snapshot, "files"), pacer)
     return packed
 

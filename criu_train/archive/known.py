@@ -18,6 +18,7 @@ from criu_train.archive.pack import FRAME_BYTES, PACKS, PackEntry, PackReader
 from criu_train.store.layout import sequence_of
 
 MAX_PACKS = 63
+_WORTH = 0.25  # of a pack's pages
 _REREAD = 64 << 20  # stored bytes of old packs that are read again at every dump
 
 
@@ -32,9 +33,9 @@ class Known:
 def take_over(earlier: Sequence[Path], wanted: Digests, packs: Path, *, pack_pages: int) -> Known:
     """Link into the directory ``packs`` what is worth it of the newest readable snapshot's packs.
 
-    ``wanted``: distinct digests. ``pack_pages``: how many pages a new pack holds. Packs of which less than half is
-    wanted are left behind, so that dead pages never outweigh living ones; so are damaged ones, since rot must not
-    spread to new snapshots.
+    ``wanted``: distinct digests. ``pack_pages``: how many pages a new pack holds. Packs of which less than a
+    quarter is wanted are left behind, so that dead pages stay bounded: writing the living ones of fuller packs anew
+    costs more than the dead ones do. Damaged packs are left behind too, since rot must not spread to new snapshots.
     """
     with ExitStack() as stack:
         readers = _newest(earlier, stack)
@@ -75,7 +76,9 @@ def _newest(earlier: Sequence[Path], stack: ExitStack) -> list[PackReader]:
 
 def _worth(live: Sequence[int], readers: Sequence[PackReader], wanted: int, pack_pages: int) -> list[int]:
     """Numbers of the packs to take over; ``live``: how many pages of each are wanted."""
-    kept = [number for number, reader in enumerate(readers) if live[number] and 2 * live[number] >= reader.entry.pages]
+    kept = [
+        number for number, reader in enumerate(readers) if live[number] and live[number] >= reader.entry.pages * _WORTH
+    ]
     by_use = sorted(kept, key=lambda number: live[number])
     while by_use:
         unknown = wanted - sum(live[number] for number in by_use)

@@ -1,7 +1,8 @@
 """A pack: pages that were seen for the first time, in frames that can be read one by one.
 
     frames    one after the other, each up to FRAME_PAGES pages: a zstd frame, or stored as they are
-    index     a record a frame (FRAME); then the 16-byte digest of every page
+    index     a record a frame (FRAME); then the 16-byte digest of every page, by which later snapshots find it again:
+              zeros, which nothing is found by, where there was no time to take one
     footer    where the index begins, pages, frames, version, magic
 
 The digest of index and footer together (``PackEntry.tail``) stands in ``pages.index``, those of the frames stand in
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +53,13 @@ def short_digest(data: Bytes) -> bytes:
 
 
 class PackWriter:
-    """Writes one pack into ``directory`` under a temporary name. Every call may raise OSError."""
+    """Writes one pack into ``directory`` under a temporary name. Every call may raise OSError.
 
-    def __init__(self, directory: Path) -> None:
-        self._file = DirectFile(directory / ".pack.tmp")
+    ``in_thread`` is called first in the thread that writes, beside the one that hashes and appends.
+    """
+
+    def __init__(self, directory: Path, in_thread: Callable[[], object] = lambda: None) -> None:
+        self._file = DirectFile(directory / ".pack.tmp", in_thread)
         self._hasher = blake3()
         self._frames: list[tuple[int, int, int, bytes]] = []
         self._page_digests: list[bytes] = []

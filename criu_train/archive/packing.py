@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ __all__ = ["Pace", "Packed", "pack"]
 _PACK_PAGES = (1 << 30) // PAGE
 _GAIN = 0.98  # a frame that zstd does not bring below this is stored as it is
 _SAMPLE = 32  # every so many-th page of a frame tells whether to try: what can't be compressed takes zstd longest
-_UNWRITTEN = 8 << 20  # what a look at the free space does not see yet: a frame, and what waits to be written
+_UNWRITTEN = 16 << 20  # what a look at the free space does not see yet: a frame, and what waits to be written
 _HASHING = 0.25  # its share of the work, as the pace is told
 
 
@@ -56,24 +56,36 @@ def pack(
     pace: Pace,
     threads: int = 2,
     reserve: int = 64 << 20,
+    may_hash: Callable[[int], bool] = lambda _: True,
 ) -> Packed:
     """Write ``packs/`` and ``pages.index`` of ``snapshot``, durably.
 
     ``earlier``: directories of complete snapshots, newest first. Raises OSError, ENOSPC as soon as less than
-    ``reserve`` bytes would stay free.
+    ``reserve`` bytes would stay free. ``may_hash`` is asked now and then, with the bytes left to look through, whether
+    there is time to look for equal and for known pages; once there is none, the rest is stored as it comes.
     """
-    with closing(_Packing(captured, snapshot, pace, threads, reserve)) as packing:
+    with closing(_Packing(captured, snapshot, pace, threads, reserve, may_hash=may_hash)) as packing:
         return packing.run(earlier)
 
 
 class _Packing:
-    def __init__(self, captured: Captured, snapshot: Path, pace: Pace, threads: int, reserve: int) -> None:
+    def __init__(
+        self,
+        captured: Captured,
+        snapshot: Path,
+        pace: Pace,
+        threads: int,
+        reserve: int,
+        *,
+        may_hash: Callable[[int], bool],
+    ) -> None:
         self._captured = captured
         self._snapshot = snapshot
         self._directory = snapshot / PACKS
         self._pace = pace
         self._threads = threads
         self._reserve = reserve
+        self._may_hash = may_hash
         self._pages = CapturedPages(captured)
         self._pack_pages = max(_PACK_PAGES, -(-2 * self._pages.count // MAX_PACKS))
         self._compressed = True
@@ -83,9 +95,8 @@ class _Packing:
 
     def run(self, earlier: Sequence[Path]) -> Packed:
         make_private_dir(self._directory)
-        digests = digest_pages(self._pages, self._hashing)
+        digests, zero = digest_pages(self._pages, self._hashing)
         first = first_equal(digests)
-        zero = ~digests.any(axis=1)
         distinct = np.flatnonzero((first == np.arange(len(first))) & ~zero)
         known = take_over(earlier, digests[distinct], self._directory, pack_pages=self._pack_pages)
         new = distinct[known.places < 0]
@@ -117,7 +128,7 @@ class _Packing:
         with ThreadPoolExecutor(self._threads, initializer=self._pace.in_thread) as pool:
             for start in range(0, len(new), self._pack_pages):
                 part = new[start : start + self._pack_pages]
-                writer = PackWriter(self._directory)
+                writer = PackWriter(self._directory, self._pace.in_thread)
                 try:
                     for numbers, frame in self._frames(part, len(new) - start, pool):
                         self._check_space()
@@ -143,8 +154,9 @@ class _Packing:
         for numbers, future in ahead:
             yield numbers, future.result()
 
-    def _hashing(self, left: int) -> None:
+    def _hashing(self, left: int) -> bool:
         self._pace.level(int((left * _HASHING + self._pages.count * (1 - _HASHING)) * PAGE))
+        return self._may_hash(left * PAGE)
 
     def _check_space(self) -> None:
         status = os.statvfs(self._directory)
@@ -160,8 +172,8 @@ class _Frame:
 
 
 def _frame(pages: CapturedPages, numbers: NDArray[np.int64], level: int | None) -> _Frame:
-    rows = np.empty((len(numbers), PAGE), np.uint8)
-    raw = pages.take(numbers, rows).reshape(-1).data
+    rows = pages.take(numbers)
+    raw = rows.reshape(-1).data
     if level is not None and _promises(rows, level):
         stored = memoryview(compress(raw, level))
         if len(stored) < _GAIN * len(raw):

@@ -24,6 +24,8 @@ _LEVELS = {3: 1.0, 1: 2.0}
 _BEST, _LAST = 3, 1
 # Bytes a second that the best is taken to make until it was seen.
 _GUESSED_RATE = 200 << 20
+# Bytes a second that digests are taken at until it was seen, and that packs are written at.
+_GUESSED_HASHING, _GUESSED_WRITING = 0.8e9, 0.8e9
 # A projection must leave so much of the time that is left: the end has costs of its own.
 _CAUTION = 0.8
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(platform.machine())
@@ -50,6 +52,7 @@ class Pacer:
         self._level: int | None = _BEST
         self._measured_from = (self._start, raw_bytes)
         self._rate = float(_GUESSED_RATE)
+        self._hashing_from: tuple[float, int] | None = None
         self._stopped = False
         self._apply()
 
@@ -70,6 +73,18 @@ class Pacer:
             else:
                 self._against_deadline(now, raw_left, self._deadline)
             return self._level
+
+    def hashing(self, raw_left: int) -> bool:
+        """Whether the deadline leaves time for the digests of so many bytes and for writing as many."""
+        with self._lock:
+            if self._deadline is None:
+                return True
+            now = self._clock()
+            began, left_then = self._hashing_from = self._hashing_from or (now, raw_left)
+            measured = now - began >= _LOOK_S
+            rate = (left_then - raw_left) / (now - began) if measured else _GUESSED_HASHING
+            time_left = max(0.0, self._deadline - now) * _CAUTION
+            return raw_left < rate * (time_left - self._raw / _GUESSED_WRITING)
 
     def hurry(self, seconds: float) -> None:
         """It has to be done within so many seconds from now."""

@@ -39,9 +39,15 @@ def images_of(shape: list[tuple[list[tuple[int, int]], int]]) -> dict[str, bytes
     removed=st.lists(st.integers(0, 4), max_size=4),
     longest=st.sampled_from([PAGE, 3 * PAGE, 1 << 30]),
     levels=st.lists(st.sampled_from([3, 1, None]), min_size=5, max_size=5),
+    hashed=st.lists(st.sampled_from([0, 3, 10, None]), min_size=5, max_size=5),
 )
 def test_any_images_stream_back_byte_for_byte_over_generations(
-    tmp_path: Path, shapes: list[object], removed: list[int], longest: int, levels: list[int | None]
+    tmp_path: Path,
+    shapes: list[object],
+    removed: list[int],
+    longest: int,
+    levels: list[int | None],
+    hashed: list[int | None],
 ) -> None:
     top = tmp_path / "any"
     shutil.rmtree(top, ignore_errors=True)
@@ -50,7 +56,14 @@ def test_any_images_stream_back_byte_for_byte_over_generations(
     for number, shape in enumerate(shapes):
         images = images_of(shape)  # type: ignore[arg-type]
         snapshot = top / f"20260101T000000Z-{number:06d}"
-        result = packed(snapshot, images, sorted(snapshots, reverse=True), pace=Steady(levels[number]), longest=longest)
+        result = packed(
+            snapshot,
+            images,
+            sorted(snapshots, reverse=True),
+            pace=Steady(levels[number]),
+            longest=longest,
+            hashed=hashed[number],
+        )
         sums = result.zero_pages + result.duplicate_pages + result.known_pages + result.new_pages
         assert (sums, result.raw_bytes) == (result.pages, sum(map(len, images.values())))
         snapshots[snapshot] = images
@@ -81,12 +94,12 @@ def test_what_did_not_change_is_linked_and_not_written_again(tmp_path: Path) -> 
     assert inodes(pack_files(tmp_path / "1")) < inodes(pack_files(tmp_path / "2"))
 
 
-def test_a_pack_of_which_less_than_half_is_used_is_left_behind(tmp_path: Path) -> None:
+def test_a_pack_of_which_less_than_a_quarter_is_used_is_left_behind(tmp_path: Path) -> None:
     packed(tmp_path / "1", {"pages-1.img": noise("a", 100)})
-    half = packed(tmp_path / "2", {"pages-1.img": noise("a", 100)[: 50 * PAGE]}, [tmp_path / "1"])
-    assert (half.known_pages, half.added_bytes) == (50, 0)
-    less = packed(tmp_path / "3", {"pages-1.img": noise("a", 100)[: 49 * PAGE]}, [tmp_path / "2"])
-    assert (less.known_pages, less.new_pages, less.packs) == (0, 49, 1)
+    quarter = packed(tmp_path / "2", {"pages-1.img": noise("a", 100)[: 25 * PAGE]}, [tmp_path / "1"])
+    assert (quarter.known_pages, quarter.added_bytes) == (25, 0)
+    less = packed(tmp_path / "3", {"pages-1.img": noise("a", 100)[: 24 * PAGE]}, [tmp_path / "2"])
+    assert (less.known_pages, less.new_pages, less.packs) == (0, 24, 1)
     assert not inodes(pack_files(tmp_path / "3")) & inodes(pack_files(tmp_path / "2"))
 
 
@@ -196,8 +209,22 @@ def test_the_pace_is_asked_for_less_and_less_and_told_of_every_thread(tmp_path: 
     result = packed(tmp_path / "1", {"pages-1.img": noise("a", 9000)}, pace=Watches())
     assert asked == sorted(asked, reverse=True)
     assert asked[0] == result.raw_bytes
-    assert len(threads) == 2
+    assert len(threads) == 3
     assert not result.compressed
+
+
+def test_pages_that_there_was_no_time_to_hash_are_stored_and_never_found_again(tmp_path: Path) -> None:
+    data = noise("a", 1500) + pages(0, 2) + noise("b", 1500) + pages(2, 0, 2)
+    data += data[-PAGE:]
+    images = {"pages-1.img": data}
+    result = packed(tmp_path / "1", images, hashed=1024)
+    assert (result.zero_pages, result.duplicate_pages, result.new_pages) == (2, 0, 3004)
+    for number, hashed in (("2", None), ("3", 0), ("4", None)):
+        again = packed(tmp_path / number, images, [tmp_path / str(int(number) - 1)], hashed=hashed)
+        assert again.zero_pages == 2
+        assert again.new_pages == {"2": 3001 - 1024, "3": 3004, "4": 3001}[number]
+    for number in "1234":
+        assert read_back(tmp_path / number) == images
 
 
 def test_pages_whose_digests_begin_alike_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

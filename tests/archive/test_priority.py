@@ -152,3 +152,14 @@ def test_niceness_counts_beside_other_sessions_too(clock: Clock) -> None:
     assert group() == "19"
     pacer.end()
     assert group() == "0"
+
+
+def test_digests_are_taken_only_when_they_and_the_writing_fit_into_the_time(clock: Clock) -> None:
+    assert Pacer(3 * GIB, None, clock).hashing(3 * GIB)
+    assert not Pacer(3 * GIB, 8.0, clock).hashing(3 * GIB)
+    pacer = Pacer(3 * GIB, 15.0, clock)
+    assert pacer.hashing(3 * GIB)
+    clock.now += 1.0
+    assert pacer.hashing(2 * GIB)  # as fast as thought
+    clock.now += 4.0
+    assert not pacer.hashing(int(1.9 * GIB))
