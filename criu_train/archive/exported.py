@@ -11,10 +11,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from criu_train.errors import StoreError
 from criu_train.store.digest import digest_bytes
 from criu_train.store.manifest import Manifest, StoredFile
+from criu_train.store.shape import misfit
 from criu_train.store.snapshot import MANIFEST, MARKER
 
 OURS = "criu-train"
@@ -49,16 +51,30 @@ def read_export(directory: Path) -> tuple[Exported, Manifest]:
         ) from error
     if seal.strip() != digest_bytes(data):
         raise damaged(f"{OURS}/{FACTS} has changed")
-    facts = json.loads(data)
-    if facts["version"] != _VERSION:
-        raise StoreError(
-            f"the export is of version {facts['version']}, this criu-train reads {_VERSION}",
-            tip="use the criu-train that wrote it",
-        )
-    exported = Exported(**facts | {"images": {name: StoredFile(*row) for name, row in facts["images"].items()}})
+    exported = _parse(data)
     if exported.manifest != digest_bytes(manifest):
         raise damaged(f"{OURS}/{MANIFEST} has changed")
-    return exported, Manifest.from_json(manifest)
+    told = Manifest.from_json(manifest)
+    if wrong := misfit(told):
+        raise damaged(f"{OURS}/{MANIFEST} can't be read ({wrong})")
+    return exported, told
+
+
+def _parse(data: bytes) -> Exported:
+    try:
+        facts: dict[str, Any] = json.loads(data)
+        if facts["version"] != _VERSION:
+            raise StoreError(
+                f"the export is of version {facts['version']}, this criu-train reads {_VERSION}",
+                tip="use the criu-train that wrote it",
+            )
+        images = {name: StoredFile._make(row) for name, row in facts["images"].items()}
+        exported = Exported(**facts | {"images": images})
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(f"{OURS}/{FACTS} can't be read ({type(error).__name__})") from error
+    if wrong := misfit(exported):
+        raise damaged(f"{OURS}/{FACTS} can't be read ({wrong})")
+    return exported
 
 
 def damaged(what: str) -> StoreError:

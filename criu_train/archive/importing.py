@@ -1,23 +1,24 @@
-"""Taking an exported snapshot in again, as a new snapshot of the same run."""
+"""Taking an exported snapshot in again, as a new snapshot of the same run: checked first, then taken."""
 
 from __future__ import annotations
 
+import json
 import mmap
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
-from dataclasses import replace
 from pathlib import Path
 
 from criu_train.archive.captured import PAGE, Captured, CapturedImage, Extent, is_large
 from criu_train.archive.exported import OURS, STATS, Exported, damaged, read_export
 from criu_train.archive.packing import pack
+from criu_train.archive.trust import check_trust
 from criu_train.errors import CriuTrainError, StoreError
 from criu_train.store.digest import digest_file
 from criu_train.store.draft import Draft
-from criu_train.store.guard import distrust
 from criu_train.store.manifest import Manifest, ManifestFields, StoredFile
 from criu_train.store.snapshot import COMPRESSED_LOG, DUMP_LOG, Snapshot
 from criu_train.store.store import Store
@@ -27,22 +28,42 @@ Progress = Callable[[int, int], None]
 _LEVEL = 3  # of zstd
 
 
-def import_snapshot(directory: Path, store: Store, progress: Progress = lambda done, total: None) -> Snapshot:
-    """A complete snapshot of ``store`` made of what ``export_snapshot`` wrote; it is the newest one then.
+@dataclass(frozen=True)
+class Checked:
+    """A directory in which every byte is as ``export_snapshot`` wrote it."""
 
-    ``progress`` is told bytes checked and bytes in all. Raises StoreError, having left nothing, where the directory
-    is foreign, damaged, or open to others: a restore runs the code that is in it.
+    directory: Path
+    exported: Exported
+    manifest: Manifest
+
+
+def check_export(directory: Path, progress: Progress = lambda done, total: None) -> Checked:
+    """Look through a directory without writing anything; ``progress`` is told bytes checked and bytes in all.
+
+    Raises StoreError where it is foreign, damaged, or open to others: a restore runs the code that is in it.
     """
-    _check_trust(directory)
+    check_trust(directory)
     exported, manifest = read_export(directory)
     _check_bytes(directory, exported, manifest, progress)
+    _check_listing(directory / OURS / "listing.json")
+    return Checked(directory, exported, manifest)
+
+
+def import_snapshot(checked: Checked, store: Store) -> Snapshot:
+    """A complete snapshot of ``store``, with the highest number of its run; its run becomes the store's if it has none.
+
+    Raises StoreError; nothing is left then, unless nothing but the run could not be noted.
+    """
+    directory, exported, manifest = checked.directory, checked.exported, checked.manifest
     try:
         draft = store.new_draft(manifest.run, manifest.trigger)
     except OSError as error:
         raise _full(error) from error
     try:
         _fill(draft, directory, exported, manifest, store)
-        return draft.publish(_fields(manifest, exported, store), log_ended=True)
+        snapshot = draft.publish(_fields(manifest, exported, store), log_ended=True)
+        store.resume_run(manifest.run, manifest.command, manifest.cwd, if_none=True)
+        return snapshot
     except BaseException as error:
         draft.remove()
         if isinstance(error, OSError):
@@ -148,23 +169,27 @@ def _check_bytes(directory: Path, exported: Exported, manifest: Manifest, progre
         if ".." in path.parts or Path(name).is_absolute():
             raise damaged(f"{name} leads elsewhere")
         try:
-            if path.is_symlink() or path.stat().st_size != one.size or digest_file(path, advance) != one.digest:
+            if path.lstat().st_size != one.size or digest_file(path, advance) != one.digest:
                 raise damaged(f"{name} has changed")
         except FileNotFoundError as error:
             raise damaged(f"{name} is missing") from error
         except OSError as error:
             raise damaged(f"{name} can't be read: {error.strerror}") from error
+        except ValueError as error:  # no name that a file could have
+            raise damaged(f"{name!r} is missing") from error
 
 
-def _check_trust(directory: Path) -> None:
+def _check_listing(path: Path) -> None:
+    """No more than that it is an object with lists of objects; what these mean is known to who restores."""
     try:
-        reason = distrust(directory.stat())
-    except OSError as error:
-        raise StoreError(f"{directory} can't be read: {error.strerror}", tip="name an exported directory") from error
-    if reason:
-        raise StoreError(
-            f"{directory} {reason}", tip=f"if you trust what is in it: chown and chmod go-w {directory}, then again"
-        )
+        told = json.loads(path.read_bytes())
+        fit = all(isinstance(entry, dict) for name in ("entries", "remaps") for entry in told.get(name, ()))
+    except FileNotFoundError:
+        return  # of a snapshot without files
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(f"{OURS}/{path.name} can't be read ({type(error).__name__})") from error
+    if not fit:
+        raise damaged(f"{OURS}/{path.name} can't be read")
 
 
 def _full(error: OSError) -> StoreError:

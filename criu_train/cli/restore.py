@@ -12,7 +12,7 @@ from criu_train.cli.settings import Settings
 
 @click.command()
 @supervision_options
-@click.option("--latest", is_flag=True, help="The newest complete snapshot.")
+@click.option("--latest", is_flag=True, help="The newest complete snapshot of the store's run.")
 @click.argument("snapshot", required=False, metavar="[ID]")
 @click.pass_obj
 def restore(settings: Settings, /, snapshot: str | None, latest: bool, **chosen: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import click
 from criu_train.cli.console import console, print_json
 from criu_train.cli.parameters import json_option
 from criu_train.cli.settings import Settings
+from criu_train.store.manifest import Manifest
+from criu_train.store.state import Run
 from criu_train.store.store import Store
 
 
@@ -49,21 +52,35 @@ def export(settings: Settings, id_: str, directory: Path, archive: bool, as_prog
 def import_(settings: Settings, directory: Path, as_program: bool) -> None:
     """Make a new snapshot of what `export` wrote into DIR.
 
-    It belongs to the same run, and is the newest one: the training goes on from it unless told otherwise.
+    It belongs to the run that it was taken of. A store without a run takes that over, and `run` goes on from it. So
+    it does where that is the store's unfinished run already; otherwise `restore ID` goes on from it, and the store
+    keeps snapshots of its own run first.
 
     \b
     Examples:
       criu-train snapshot import /data/from-a-colleague
       criu-train --store /data/job7 snapshot import there --json
     """
-    from criu_train.archive.importing import import_snapshot
+    from criu_train.archive.importing import check_export, import_snapshot
 
+    store = Store.open_if_any(settings.store)
     with _bar("checking", quiet=as_program) as progress:
-        one = import_snapshot(directory.absolute(), Store.create_or_open(settings.store), progress)
+        checked = check_export(directory.absolute(), progress)
+    store = store or Store.create_or_open(settings.store)
+    one = import_snapshot(checked, store)
     if as_program:
         print_json({"id": one.id})
-    else:
-        console.print(f"imported {one.id}", soft_wrap=True)
+        return
+    console.print(f"imported {one.id}", soft_wrap=True)
+    console.print(_how_to_go_on(checked.manifest, store.run, one.id), markup=False, soft_wrap=True)
+
+
+def _how_to_go_on(manifest: Manifest, run: Run | None, identifier: str) -> str:
+    if run is None or run.id != manifest.run:
+        return f"the store belongs to another run: go on with `criu-train restore {identifier}`"
+    if run.finished_at is not None:
+        return f"that run came to its end: go back with `criu-train restore {identifier}`"
+    return f"go on with `criu-train run -- {shlex.join(run.command)}` in {run.cwd}"
 
 
 @contextmanager

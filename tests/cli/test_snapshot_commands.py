@@ -157,12 +157,30 @@ def test_a_snapshot_goes_out_to_a_directory_and_comes_in_again(tmp_path: Path) -
     assert told == {"id": store.snapshots()[1].id, "path": str(tmp_path / "more")}
     assert (tmp_path / "more" / "criu-train" / "checkpoint.tar").exists()
     elsewhere = run(tmp_path / "elsewhere", "import", str(tmp_path / "more"))
-    assert elsewhere.stdout == f"imported {Store.open(tmp_path / 'elsewhere').find('latest').id}\n"
+    assert elsewhere.stdout == (
+        f"imported {Store.open(tmp_path / 'elsewhere').find('latest').id}\n"
+        "go on with `criu-train run -- python train.py` in /home/me/job\n"
+    )
     with pytest.raises(UsageError, match="is not an empty directory"):
         call("export", "latest", str(there))
     with pytest.raises(UsageError, match="there is no snapshot 'nope'"):
         call("export", "nope", str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
+
+
+def test_an_import_tells_how_to_go_on_where_the_store_has_another_run(tmp_path: Path) -> None:
+    there, store = tmp_path / "there", Store.create_or_open(tmp_path / "store")
+    take(store, tmp_path / "plain")
+    run(tmp_path / "store", "export", "latest", str(there))
+    store.begin_run(("another",), "/")
+    told = run(tmp_path / "store", "import", str(there)).stdout
+    assert f"go on with `criu-train restore {store.snapshots()[-1].id}`" in told
+
+
+def test_a_wrong_directory_to_import_from_leaves_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="can't be read: No such file"):
+        run(tmp_path / "store", "import", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "store").exists()
 
 
 def test_json_has_no_colours_even_on_a_terminal(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
