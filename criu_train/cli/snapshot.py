@@ -166,7 +166,8 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_program: bo
 def prune(settings: Settings, keep: int, as_program: bool) -> None:
     """Delete all but the newest snapshots.
 
-    What interrupted dumps left goes too. The newest one that the training could go on from always stays.
+    Those of the store's own run count first. The newest one that the training could go on from always stays. What
+    interrupted dumps left goes too.
     Safe while a training runs.
 
     \b
