@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 
 from criu_train.archive.packed import Packed
 from criu_train.archive.process import WorkerProcess
+from criu_train.archive.room import Room
 from criu_train.cell.link import Link, Message, one
 from criu_train.cell.records import CellLostError
 from criu_train.cell.wire import Wire
 from criu_train.errors import CriuTrainError, DumpFailedError, RestoreFailedError
+from criu_train.store.durable import make_private_dir
 
 _STARTING_S = 30.0
 
@@ -35,10 +36,10 @@ class CaptureSummary:
 class Archivist:
     """One worker process. When it dies, what is under way fails, and ``alive`` is false: start another."""
 
-    def __init__(self, process: WorkerProcess, wire: Wire, runtime: Path) -> None:
+    def __init__(self, process: WorkerProcess, wire: Wire, room: Room) -> None:
         self.pid = process.pid
         self._process = process
-        self._runtime = runtime
+        self._room = room
         self._asked = 0
         self._directory: Path | None = None
         self._images: Path | None = None
@@ -54,12 +55,21 @@ class Archivist:
         take, None for half of what is free when they need it.
         """
         try:
-            process, wire = await WorkerProcess.start(runtime)
+            room = Room(runtime)
         except OSError as error:
+            raise DumpFailedError(
+                f"the archive's process has no place for its sockets: {error}", tip="is the disk of /run or /tmp full?"
+            ) from error
+        try:
+            process, wire = await WorkerProcess.start(room.path)
+        except BaseException as error:
+            room.close()
+            if not isinstance(error, OSError):
+                raise
             raise DumpFailedError(
                 f"the archive's process can't be started: {error}", tip="is memory, or the number of processes, short?"
             ) from error
-        archivist = cls(process, wire, runtime)
+        archivist = cls(process, wire, room)
         try:
             ready = archivist._link.expect("ready")
             archivist._link.send("settings", memory_limit=memory_limit)
@@ -109,7 +119,10 @@ class Archivist:
         """
         self._take_statistics()
         fields = {"snapshot": str(snapshot), "earlier": [str(path) for path in earlier], "deadline_s": deadline_s}
-        return Packed(**await self._ask("pack", DumpFailedError, **fields))
+        packed = Packed(**await self._ask("pack", DumpFailedError, **fields))
+        if deadline_s is None:  # else CRIU waits at its cut, and has figures to write
+            self._remove_directory()
+        return packed
 
     def hurry(self, seconds: float) -> None:
         """What is being packed, or captured to be packed, has to be done within so many seconds from now."""
@@ -171,7 +184,7 @@ class Archivist:
         self._on_problem, self._on_loss = lambda _: None, None
         self._link.lose()
         await self._process.ended()
-        self._remove_directory()
+        self._room.close()
 
     async def _ask(self, kind: str, failure: type[CriuTrainError], **fields: Any) -> Message:
         self._asked += 1
@@ -204,7 +217,9 @@ class Archivist:
 
     def _new_directory(self) -> Path:
         self._remove_directory()
-        self._directory = Path(tempfile.mkdtemp(prefix="s", dir=self._runtime))
+        self._asked += 1
+        self._directory = self._room.path / str(self._asked)
+        make_private_dir(self._directory)
         return self._directory
 
     def _remove_directory(self) -> None:

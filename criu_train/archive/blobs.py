@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Protocol
@@ -27,21 +28,32 @@ class Pace(Protocol):
 def compress_blobs(directory: Path, pace: Pace) -> None:
     """Replace plain blobs that no other snapshot has by compressed ones, where that saves a tenth or more.
 
-    Nothing is made durable here. Raises OSError; every blob is there all the time, in one form or the other.
+    Nothing is made durable here, and nothing is lost: every blob is there all the time, in one form or the other.
+    Raises OSError when the directory can't be read; a blob that gives trouble stays as it is.
     """
-    for name in sorted(filter(is_digest, os.listdir(directory))):  # noqa: PTH208
-        path = directory / name
-        info = path.lstat()
-        if info.st_nlink > 1 or info.st_size < _LEAST:
-            continue
-        level = pace.level(0)
+    paths = [directory / name for name in sorted(filter(is_digest, os.listdir(directory)))]  # noqa: PTH208
+    sizes = {path: info.st_size for path in paths if (info := path.lstat()).st_nlink == 1 and info.st_size >= _LEAST}
+    left = sum(sizes.values())
+    for path, size in sizes.items():
+        level = pace.level(left)
         if level is None:
             return
-        data = path.read_bytes()
-        packed = compress(data, level)
-        if len(packed) > _GAIN * len(data):
-            continue
-        target = directory / compressed_name(name, len(packed), blake3(packed).hexdigest())
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        with contextlib.suppress(OSError):
+            _compress(path, level)
+        left -= size
+
+
+def _compress(path: Path, level: int) -> None:
+    data = path.read_bytes()
+    packed = compress(data, level)
+    if len(packed) > _GAIN * len(data):
+        return
+    target = path.with_name(compressed_name(path.name, len(packed), blake3(packed).hexdigest()))
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(packed)
         path.unlink()
+    except BaseException:
+        target.unlink()
+        raise

@@ -20,6 +20,7 @@ from criu_train.archive.priority import Pacer
 from criu_train.archive.serve import Serving
 from criu_train.archive.stored import StoredPages
 from criu_train.store.durable import open_private
+from criu_train.store.manifest import Manifest
 
 
 class Jobs:
@@ -67,7 +68,7 @@ class Jobs:
         if (hurried := self._hurried) is not None:  # said before there was anything to hurry
             pacer.hurry(hurried - time.monotonic())
         try:
-            packed = _in_thread(lambda: _pack(captured, snapshot, earlier, pacer))
+            packed = _in_thread(lambda: _pack(captured, snapshot, earlier, pacer, blobs=deadline_s is None))
         finally:
             pacer.end()
             self._pacer = None
@@ -111,7 +112,8 @@ class Jobs:
         if self._pages is None or self._pages[0] != snapshot:
             self.check(snapshot, index_digest)
         assert self._pages is not None
-        self._serving = Serving(Path(snapshot, "images"), self._pages[1], Path(directory), self._problem)
+        names, pages = _small_images(Path(snapshot)), self._pages[1]
+        self._serving = Serving(Path(snapshot, "images"), pages, Path(directory), self._problem, names=names)
 
     def served(self) -> dict[str, Any]:
         """Whether nothing was wrong so far."""
@@ -133,11 +135,21 @@ class Jobs:
             self._pages = None
 
 
-def _pack(captured: Captured, snapshot: str, earlier: Sequence[str], pacer: Pacer) -> Packed:
+def _pack(captured: Captured, snapshot: str, earlier: Sequence[str], pacer: Pacer, *, blobs: bool) -> Packed:
     pacer.in_thread()
     packed = pack(captured, Path(snapshot), [Path(path) for path in earlier], pace=pacer, may_hash=pacer.hashing)
-    compress_blobs(Path(snapshot, "files"), pacer)
+    if blobs:
+        compress_blobs(Path(snapshot, "files"), pacer)
     return packed
+
+
+def _small_images(snapshot: Path) -> frozenset[str] | None:
+    """The images that the manifest says lie there as files; None where there is no manifest. Raises StoreError."""
+    try:
+        manifest = Manifest.from_json((snapshot / "manifest.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    return frozenset(path.removeprefix("images/") for path in manifest.files if path.startswith("images/"))
 
 
 def _in_thread(work: Callable[[], Packed]) -> Packed:

@@ -70,8 +70,8 @@ class _Stretch(ctypes.Structure):
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NONBLOCK = 2  # SPLICE_F_NONBLOCK
-# How fast a reader is taken to be (bytes a second), and how often one that is slower is looked at.
-_READER_RATE, _LOOK_S = 2e9, 0.00005
+# How fast a reader is taken to be (bytes a second), how soon one that is slower is looked at, and one that pauses.
+_READER_RATE, _LOOK_S, _PAUSE_S = 2e9, 0.00005, 0.002
 
 
 def lend_all(pipe: int, data: memoryview, stop: StopSign) -> None:
@@ -91,9 +91,12 @@ def lend_all(pipe: int, data: memoryview, stop: StopSign) -> None:
         if (error := ctypes.get_errno()) != errno.EAGAIN:
             raise OSError(error, os.strerror(error))
         stop.wait(pipe, select.POLLOUT)
+    pause, before = _LOOK_S, 0
     while unread := struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]:
         _look_for_the_end(pipe, stop)
-        time.sleep(max(_LOOK_S, unread / _READER_RATE))
+        pause = min(2 * pause, _PAUSE_S) if unread == before else _LOOK_S
+        before = unread
+        time.sleep(max(pause, unread / _READER_RATE))
 
 
 def _look_for_the_end(pipe: int, stop: StopSign) -> None:

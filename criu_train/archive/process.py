@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from criu_train.cell.wire import Wire
+from criu_train.store.durable import open_private
 
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 # It finds its modules where the supervisor finds them, whatever directory and environment it is started in.
@@ -28,17 +29,18 @@ class WorkerProcess:
         self.pid = process.pid
         self._process = process
         self._log = log
+        self._lines: list[str] = []
 
     @classmethod
-    async def start(cls, runtime: Path) -> tuple[Self, Wire]:
-        """Also returns our end of the channel. ``runtime``: where its complaints go. Raises OSError.
+    async def start(cls, directory: Path) -> tuple[Self, Wire]:
+        """Also returns our end of the channel. ``directory``: where its complaints go. Raises OSError.
 
         To be called in the main thread: the kernel ends the process with the thread that started it.
         """
         wire, theirs = Wire.pair()
-        log = runtime / "worker.log"
+        log = directory / "worker.log"
         try:
-            with theirs, log.open("wb") as output:
+            with theirs, os.fdopen(open_private(log, os.O_WRONLY | os.O_EXCL), "wb") as output:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-I", "-S", "-c", _PROGRAM, str(theirs.fileno())),
                     *(_PACKAGE_PARENT, *filter(None, sys.path)),
@@ -62,12 +64,11 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
+        with contextlib.suppress(FileNotFoundError):  # it may be removed from now on
+            self._lines = self._log.read_text(errors="replace").strip().splitlines()
 
     def last_words(self) -> str:
-        """How it ended, and the last line that it had to say."""
+        """How it ended, and the last line that it had to say; to be asked once it has ended."""
         code = self._process.returncode or 0
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        with contextlib.suppress(OSError):
-            if lines := self._log.read_text(errors="replace").strip().splitlines():
-                return f"{how}: {lines[-1]}"
-        return how
+        return f"{how}: {self._lines[-1]}" if self._lines else how

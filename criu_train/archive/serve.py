@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -31,12 +31,24 @@ class Pages(Protocol):
 class Serving:
     """One restore. CRIU connects to the socket in ``directory``; ``pages`` hold the large images.
 
+    ``names``: the small ones that have to be in ``images``, so that one that is lost is no answer that there is none;
+    None for those that are.
+
     A pipe that ended early would be taken for the end of a deleted file. So when anything is wrong, ``on_problem`` is
     told, once, and from then on every pipe stays open and silent until ``close``: the restore can't end.
     """
 
-    def __init__(self, images: Path, pages: Pages, directory: Path, on_problem: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        images: Path,
+        pages: Pages,
+        directory: Path,
+        on_problem: Callable[[str], None],
+        *,
+        names: Collection[str] | None = None,
+    ) -> None:
         self._images = images
+        self._names = names
         self._pages = pages
         self._on_problem = on_problem
         self._listener = stream.listen(directory, stream.SERVE_SOCKET)
@@ -79,7 +91,8 @@ class Serving:
             return False
         if self._silent.is_set():
             self._stop.wait()
-        exists = name in self._pages.names or (self._images / name).is_file()
+        small = (self._images / name).is_file() if self._names is None else name in self._names
+        exists = small or name in self._pages.names
         stream.send_answer(connection, exists)
         pipe = stream.receive_pipe(connection) if exists else None
         if pipe is not None:

@@ -47,7 +47,8 @@ class StoredPages:
         # The last one is no frame: it stands for zeros, which are frame -1 below.
         self._first_pages = np.concatenate([*firsts, [ZERO]])
         self._frames = Frames(self._load, size=FRAME_BYTES, limit=_MEMORY // FRAME_BYTES)
-        self._spill = Spill(snapshot, size=FRAME_BYTES)
+        # In the store, which has room, but not in the snapshot, which nobody changes.
+        self._spill = Spill(snapshot.absolute().parent.parent, size=FRAME_BYTES)
 
     @classmethod
     def open(cls, snapshot: Path, index_digest: str | None = None) -> StoredPages:

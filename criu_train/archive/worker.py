@@ -111,4 +111,8 @@ def _told(error: Exception) -> dict[str, str]:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return {"problem": "the disk is full", "tip": "free some space, or put the store elsewhere with --store"}
     traceback.print_exception(error)
-    return {"problem": str(error) or repr(error), "tip": "worker.log beside the supervisor's lock has more"}
+    return {"problem": str(error) or repr(error), "tip": f"as long as this run goes on, {_log()} has more"}
+
+
+def _log() -> str:
+    return os.readlink("/proc/self/fd/2")  # noqa: PTH115 (any text will do)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from criu_train.archive.blobs import compress_blobs
+from criu_train.archive.zstd import compress
 from criu_train.store.blob import blobs_in, parse
 from criu_train.store.digest import digest_file
 from criu_train.workspace.blobs import PART_BYTES, BlobReader, BlobWriter, is_sound, write_parts
@@ -104,6 +106,34 @@ def test_without_time_blobs_stay_plain(tmp_path: Path) -> None:
     parts = save(tmp_path / "files", TEXT)
     compress_blobs(tmp_path / "files", AtOnce(None))
     assert [path.name for path in (tmp_path / "files").iterdir()] == [parts[0].digest]
+
+
+def test_a_blob_that_gives_trouble_stays_plain_until_the_next_time(tmp_path: Path) -> None:
+    parts = [*save(tmp_path / "files", TEXT), *save(tmp_path / "files", TEXT * 2)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    small = min(len(compress(TEXT, 3)), len(compress(TEXT * 2, 3)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (small - 1, limits[1]))
+    try:
+        compress_blobs(tmp_path / "files", AtOnce())  # not one can be written
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in (tmp_path / "files").iterdir()} == {part.digest for part in parts}
+    compress_blobs(tmp_path / "files", AtOnce())
+    assert not {path.name for path in (tmp_path / "files").iterdir()} & {part.digest for part in parts}
+
+
+def test_the_pace_is_told_how_much_is_left(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Watches:
+        def level(self, raw_left: int) -> int | None:
+            asked.append(raw_left)
+            return 3
+
+    for number in range(3):
+        save(tmp_path / "files", TEXT + bytes([number]))
+    compress_blobs(tmp_path / "files", Watches())
+    assert asked == [(len(TEXT) + 1) * count for count in (3, 2, 1)]
 
 
 def test_a_file_of_several_parts_comes_back(tmp_path: Path) -> None:

@@ -143,3 +143,26 @@ def test_closing_before_anybody_came_ends_at_once(tmp_path: Path) -> None:
     before = threading.active_count()
     Serving(tmp_path, Pages({}), tmp_path, pytest.fail).close()
     assert threading.active_count() == before
+
+
+def test_an_image_that_was_lost_is_a_problem_and_not_an_image_that_never_was(tmp_path: Path) -> None:
+    problems: list[str] = []
+    told = threading.Event()
+    (tmp_path / "images").mkdir()
+
+    def note(problem: str) -> None:
+        problems.append(problem)
+        told.set()
+
+    serving = Serving(tmp_path / "images", Pages({}), tmp_path, note, names={"core-1.img"})
+    try:
+        with Restoring(tmp_path) as criu:
+            assert criu.open("mm-1.img") is None
+            pipe = criu.open("core-1.img")
+            assert pipe is not None
+            assert told.wait(10)
+            assert read_available(pipe) == b""
+            assert "core-1.img" in problems[0]
+    finally:
+        serving.close()
+    os.close(pipe)

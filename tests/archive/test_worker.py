@@ -75,6 +75,7 @@ async def test_what_was_captured_is_handed_out_again_byte_for_byte(tmp_path: Pat
         await archivist.prepare(8 * MIB)
         summary = await take(archivist, snapshot, before)
         packed = await archivist.pack(snapshot, [])
+        assert not [path for path in tmp_path.glob("a-*/*") if path.is_dir()]
         given = await hand_out(archivist, snapshot, [*before, "none.img"])
     assert summary == CaptureSummary(raw_bytes=4 * MIB + 5000, memory_bytes=4 * MIB, spilled_bytes=0)
     assert packed.raw_bytes == summary.raw_bytes
@@ -316,6 +317,22 @@ asyncio.run(main())
 """
 
 
+async def begin_and_end(place: Path) -> None:
+    async with working(place):
+        pass
+
+
+async def test_two_archivists_in_one_place_leave_each_other_alone(tmp_path: Path) -> None:
+    async with working(tmp_path) as one:
+        other = await Archivist.start(tmp_path, memory_limit=0)
+        for archivist in (one, other):
+            directory = await archivist.listen(tmp_path / ".spill")
+            assert directory.is_dir()
+        await other.close()
+        assert (await one.prepare(MIB)) > 0
+        await one.drop()
+
+
 def test_a_worker_does_not_outlive_its_supervisor_which_stays_light(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", SUPERVISOR, str(tmp_path)]
@@ -326,6 +343,9 @@ def test_a_worker_does_not_outlive_its_supervisor_which_stays_light(tmp_path: Pa
         supervisor.kill()
     gone, _ = psutil.wait_procs([worker], timeout=5)
     assert gone
+    assert os.listdir(tmp_path)
+    asyncio.run(begin_and_end(tmp_path))
+    assert not os.listdir(tmp_path)  # what the killed one left is gone as well
     assert heavy == []
 
 
