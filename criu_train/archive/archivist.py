@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ from criu_train.errors import CriuTrainError, DumpFailedError, RestoreFailedErro
 from criu_train.store.durable import make_private_dir
 
 _STARTING_S = 30.0
+# A worker hears at once, whatever it is at, unless it gets no processor; one that says nothing for so long stands
+# still, and is ended. Once a dump has failed, ending it costs nothing.
+_SILENCE_S, _SILENCE_AFTER_FAILURE_S = 120.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,7 @@ class Archivist:
         try:
             waiting = self._link.expect(answer)
             self._link.send(kind, answer=answer, **fields)
+            await self._listen_for_life(waiting, _SILENCE_AFTER_FAILURE_S if kind == "drop" else _SILENCE_S)
             message = await one(waiting)
         except CellLostError as error:
             await self._process.ended()
@@ -199,6 +204,19 @@ class Archivist:
         if not message.pop("ok"):
             raise failure(message["problem"], tip=message["tip"])
         return message
+
+    async def _listen_for_life(self, waiting: asyncio.Future[Message], silence_s: float) -> None:
+        """Until the answer, or the worker's end, has come. Raises CellLostError."""
+        while not waiting.done():
+            self._asked += 1
+            heard = self._link.expect(f"heard {self._asked}")
+            self._link.send("hear", answer=f"heard {self._asked}")
+            await asyncio.wait({waiting, heard}, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
+            if heard.done():
+                await asyncio.wait({waiting}, timeout=silence_s)
+            elif not waiting.done():
+                self._process.kill()
+                self._link.lose()
 
     def _death(self, failure: type[CriuTrainError]) -> CriuTrainError:
         return failure(

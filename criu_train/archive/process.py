@@ -67,6 +67,11 @@ class WorkerProcess:
         with contextlib.suppress(FileNotFoundError):  # it may be removed from now on
             self._lines = self._log.read_text(errors="replace").strip().splitlines()
 
+    def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     def last_words(self) -> str:
         """How it ended, and the last line that it had to say; to be asked once it has ended."""
         code = self._process.returncode or 0

@@ -55,6 +55,10 @@ class Worker:
         """Until the supervisor is gone."""
         while (message := self._wire.receive()) is not None:
             kind, answer = message.pop("kind"), message.pop("answer", "")
+            if kind == "hear":
+                with contextlib.suppress(OSError):
+                    self._wire.send(answer)
+                continue
             if kind == "hurry":
                 self._jobs.hurry(**message)
                 continue

@@ -43,7 +43,7 @@ class Cell:
         self._cut_task: asyncio.Task[None] | None = None
         self._criu_pid_in_cell = 0
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        self.root_pid = 0
+        self.root_pid = self.root_pid_in_cell = 0
         self.watch_problem: str | None = None
 
     @classmethod
@@ -115,7 +115,7 @@ class Cell:
         )
         if await first_of(launched, failed) == 1:
             raise not_runnable(argv[0], **failed.result())
-        self.root_pid = self._host_pid(launched.result()["pid"])
+        self._take_root(launched.result()["pid"])
 
     async def criu(
         self,
@@ -165,7 +165,7 @@ class Cell:
         adopted = self._link.expect("adopted")
         self._link.send("adopt", pid=pid_in_cell)
         await one(adopted, _ANSWERS_S)
-        self.root_pid = self._host_pid(pid_in_cell)
+        self._take_root(pid_in_cell)
 
     async def sync_journal(self) -> int:
         """Have init read every event so far. Returns how far the journal reaches (bytes)."""
@@ -247,6 +247,9 @@ class Cell:
     def _on_loss(self) -> None:
         if not self.ended.done():
             self.ended.set_result(Ended(code=-9, cell_lost=True))
+
+    def _take_root(self, pid_in_cell: int) -> None:
+        self.root_pid_in_cell, self.root_pid = pid_in_cell, self._host_pid(pid_in_cell)
 
     def _host_pid(self, pid_in_cell: int) -> int:
         candidates = processes.children(self.init_pid)

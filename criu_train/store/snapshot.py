@@ -181,7 +181,7 @@ def _read_manifest(path: Path, parse: Callable[[bytes], _M]) -> _M:
         data = _read(f"{path}/{MANIFEST}")
     except FileNotFoundError:
         raise _NotWholeError("corrupt", f"{MANIFEST} is missing") from None
-    if marker.strip() != digest_bytes(data).encode():
+    if marker != digest_bytes(data).encode() + b"\n":
         raise _NotWholeError("corrupt", f"{MANIFEST} does not match {MARKER}")
     manifest = parse(data)
     if manifest.id != path.name:

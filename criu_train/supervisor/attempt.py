@@ -154,7 +154,7 @@ class Attempt:
         self._pids = context.cell.tree()
         argv = dump_command(
             context.criu,
-            root_pid=context.store.pid_base,
+            root_pid=context.cell.root_pid_in_cell,
             images=await self._archivist.listen(draft.path / SPILL),
             stream=True,
             log=draft.dump_log,
@@ -241,7 +241,7 @@ class Attempt:
                 listing=listing,
                 cut=cut,
                 journal=context.tracker.journal.name,
-                root_pid=context.store.pid_base,
+                root_pid=context.cell.root_pid_in_cell,
                 notes=notes,
             ),
             log_ended=ended is not None,

@@ -95,7 +95,6 @@ def test_a_killed_archive_costs_one_snapshot_and_nothing_else(
     assert not first.is_running()
 
 
-@pytest.mark.xfail(strict=True, reason="the supervisor waits for ever for a worker that stands still")
 def test_an_archive_that_stands_still_costs_no_more_than_the_time_limit(
     start_job: StartJob, undisturbed: Reference
 ) -> None:

@@ -96,7 +96,6 @@ def test_each_of_two_hundred_flipped_bytes_is_noticed_before_a_process_runs(kill
     } == set(kinds), kinds
 
 
-@pytest.mark.xfail(strict=True, reason="the line break at the end of COMPLETE may turn into another blank")
 def test_not_even_the_last_line_break_of_the_marker_may_change(killed: Job, place: Path) -> None:
     newest = directories(killed)[-1]
     copy = place / newest.name

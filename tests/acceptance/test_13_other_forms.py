@@ -124,7 +124,6 @@ def test_plain_criu_restores_what_was_exported(
     assert job.output() == undisturbed(command).output
 
 
-@pytest.mark.xfail(strict=True, reason="the other store numbers PIDs differently: CRIU does not find the tree to dump")
 def test_another_store_takes_an_export_in_and_goes_on_from_it(
     start_job: StartJob, undisturbed: Reference, place: Path
 ) -> None:

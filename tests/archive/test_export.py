@@ -103,7 +103,7 @@ def test_a_snapshot_of_version_1_goes_out_and_comes_in_packed(store: Store, tmp_
     manifest = draft.publish(facts()).path / "manifest.json"
     old = json.dumps(json.loads(manifest.read_bytes()) | {"version": 1}).encode()
     manifest.write_bytes(old)
-    manifest.with_name("COMPLETE").write_text(digest_bytes(old))
+    manifest.with_name("COMPLETE").write_text(digest_bytes(old) + "\n")
     export_snapshot(read_snapshot(draft.path), tmp_path / "there", store=store.id)
     again = take_in(tmp_path / "there", store)
     assert again.manifest is not None and again.manifest.packed
