@@ -126,7 +126,7 @@ def many(store: Store, count: int) -> None:
             (path / name).hardlink_to(sample.path / name)
         manifest = replace(sample.manifest, id=path.name, sequence=sequence, step=sequence).to_json()
         (path / "manifest.json").write_bytes(manifest)
-        (path / "COMPLETE").write_text(digest_bytes(manifest))
+        (path / "COMPLETE").write_text(digest_bytes(manifest) + "\n")
 
 
 def mode(path: Path) -> int:

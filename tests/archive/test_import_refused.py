@@ -43,7 +43,7 @@ def seal(ours: Path, told: Any) -> None:
     """``export.json`` as somebody could write it by hand, with the digest that belongs to it."""
     data = json.dumps(told).encode()
     (ours / "export.json").write_bytes(data)
-    (ours / "COMPLETE").write_text(digest_bytes(data))
+    (ours / "COMPLETE").write_text(digest_bytes(data) + "\n")
 
 
 def test_one_flipped_byte_in_any_file_that_counts_is_refused(store: Store, snapshot: Snapshot, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_manifest_of_garbage_is_found_even_if_the_marker_fits_it(
 ) -> None:
     (snapshot.path / "manifest.json").write_bytes(garbage)
     if vouched:
-        (snapshot.path / "COMPLETE").write_text(digest_bytes(garbage))
+        (snapshot.path / "COMPLETE").write_text(digest_bytes(garbage) + "\n")
     now = read_snapshot(snapshot.path)
     assert now.status == "corrupt"
     assert now.reason is not None
@@ -145,7 +145,7 @@ def test_a_manifest_of_garbage_is_found_even_if_the_marker_fits_it(
 def _rewrite(snapshot: Snapshot, **changes: object) -> None:
     data = json.dumps(json.loads((snapshot.path / "manifest.json").read_bytes()) | changes).encode()
     (snapshot.path / "manifest.json").write_bytes(data)
-    (snapshot.path / "COMPLETE").write_text(digest_bytes(data))
+    (snapshot.path / "COMPLETE").write_text(digest_bytes(data) + "\n")
 
 
 @pytest.mark.parametrize(
