@@ -20,10 +20,7 @@ from pathlib import Path
 
 from bench import HERE, criu_train, head, machine, row, subject
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from criu_train.store.zstd import open_zstd
 
 PASSWORD = {**os.environ, "RESTIC_PASSWORD": "x", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"}
 
@@ -38,11 +35,11 @@ def tar_zstd(images: Path) -> int:
     """Bytes of `tar | zstd -3` of the images."""
     tar = subprocess.Popen(["tar", "-C", str(images), "-cf", "-", "."], stdout=subprocess.PIPE)
     assert tar.stdout is not None
-    compressor, total = zstd.ZstdCompressor(level=3), 0
-    while piece := tar.stdout.read(1 << 20):
-        total += len(compressor.compress(piece))
-    tar.wait()
-    return total + len(compressor.flush())
+    with tempfile.TemporaryFile() as packed:
+        with open_zstd(packed, "wb", level=3) as stream:
+            shutil.copyfileobj(tar.stdout, stream, 1 << 20)
+        tar.wait()
+        return packed.tell()
 
 
 class Backup:

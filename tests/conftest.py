@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,16 @@ def place(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield directory
     if not request.node.failed:
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, place: Path) -> Iterator[Path]:
+    """A file system of its own, of the size that the test names as mount does."""
+    disk = place / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={request.param},mode=700", "small", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.fixture(autouse=True)

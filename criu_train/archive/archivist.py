@@ -12,7 +12,7 @@ from typing import Any
 
 from criu_train.archive.packed import Packed
 from criu_train.archive.process import WorkerProcess
-from criu_train.archive.room import Room
+from criu_train.archive.worker_directory import WorkerDirectory
 from criu_train.cell.link import Link, Message, one
 from criu_train.cell.records import CellLostError
 from criu_train.cell.wire import Wire
@@ -40,10 +40,10 @@ class CaptureSummary:
 class Archivist:
     """One worker process. When it dies, what is under way fails, and ``alive`` is false: start another."""
 
-    def __init__(self, process: WorkerProcess, wire: Wire, room: Room) -> None:
+    def __init__(self, process: WorkerProcess, wire: Wire, place: WorkerDirectory) -> None:
         self.pid = process.pid
         self._process = process
-        self._room = room
+        self._place = place
         self._asked = 0
         self._directory: Path | None = None
         self._images: Path | None = None
@@ -59,21 +59,21 @@ class Archivist:
         take, None for half of what is free when they need it.
         """
         try:
-            room = Room(runtime)
+            place = WorkerDirectory(runtime)
         except OSError as error:
             raise DumpFailedError(
                 f"the archive's process has no place for its sockets: {error}", tip="is the disk of /run or /tmp full?"
             ) from error
         try:
-            process, wire = await WorkerProcess.start(room.path)
+            process, wire = await WorkerProcess.start(place.path)
         except BaseException as error:
-            room.close()
+            place.close()
             if not isinstance(error, OSError):
                 raise
             raise DumpFailedError(
                 f"the archive's process can't be started: {error}", tip="is memory, or the number of processes, short?"
             ) from error
-        archivist = cls(process, wire, room)
+        archivist = cls(process, wire, place)
         try:
             ready = archivist._link.expect("ready")
             archivist._link.send("settings", memory_limit=memory_limit)
@@ -167,9 +167,9 @@ class Archivist:
         return directory
 
     async def served(self) -> None:
-        """Everything that was handed out was whole. To be asked before a restored process runs.
+        """Everything that was handed out was whole, and the worker lives; asked once CRIU has ended well.
 
-        Raises RestoreFailedError.
+        Damage can't come this far, since pipes fall silent with it; a worker that died may. Raises RestoreFailedError.
         """
         if not (await self._ask("served", RestoreFailedError))["whole"]:
             raise RestoreFailedError("not every image could be handed out", tip="another snapshot is tried")
@@ -188,7 +188,12 @@ class Archivist:
         self._on_problem, self._on_loss = lambda _: None, None
         self._link.lose()
         await self._process.ended()
-        self._room.close()
+        self._place.close()
+
+    def kill(self) -> None:
+        """End the process at once: whoever waits for it is told that it has died."""
+        self._process.kill()
+        self._link.lose()
 
     async def _ask(self, kind: str, failure: type[CriuTrainError], **fields: Any) -> Message:
         self._asked += 1
@@ -215,8 +220,7 @@ class Archivist:
             if heard.done():
                 await asyncio.wait({waiting}, timeout=silence_s)
             elif not waiting.done():
-                self._process.kill()
-                self._link.lose()
+                self.kill()
 
     def _death(self, failure: type[CriuTrainError]) -> CriuTrainError:
         return failure(
@@ -236,7 +240,7 @@ class Archivist:
     def _new_directory(self) -> Path:
         self._remove_directory()
         self._asked += 1
-        self._directory = self._room.path / str(self._asked)
+        self._directory = self._place.path / str(self._asked)
         make_private_dir(self._directory)
         return self._directory
 

@@ -5,24 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Protocol
 
 from blake3 import blake3
 
+from criu_train.archive.packing import Pace
 from criu_train.archive.zstd import compress
 from criu_train.store.blob import compressed_name
 from criu_train.store.digest import is_digest
 
 _LEAST = 1024  # smaller ones take up a block in either form
 _GAIN = 0.9
-
-
-class Pace(Protocol):
-    """How much of the machine this may take."""
-
-    def level(self, raw_left: int) -> int | None:
-        """zstd's level, None when there is no time."""
-        ...
 
 
 def compress_blobs(directory: Path, pace: Pace) -> None:

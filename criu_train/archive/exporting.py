@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from criu_train.archive.checkpointctl import describe, write_archive
-from criu_train.archive.export import rebuild
 from criu_train.archive.exported import FACTS, OURS, STATS, Exported
+from criu_train.archive.rebuild import rebuild
 from criu_train.archive.stored import StoredPages
 from criu_train.errors import StoreError, UsageError
 from criu_train.store.digest import digest_bytes, digest_file

@@ -31,14 +31,16 @@ class Jobs:
         self._problem = problem
         self._capture: Capture | None = None
         self._captured: Captured | None = None
+        self._last_bytes = 0
         self._pacer: Pacer | None = None
         self._hurried: float | None = None  # when the packing has to be done, on the monotonic clock
         self._pages: tuple[str, StoredPages] | None = None
         self._serving: Serving | None = None
 
     def prepare(self, tree_bytes: int) -> dict[str, Any]:
-        """Have memory for a capture of so many bytes, and a little more."""
-        self._arena.grow(tree_bytes + tree_bytes // 20)
+        """Have memory for a capture of so many bytes, or of as many as the last had, and a little more."""
+        wanted = max(tree_bytes, self._last_bytes)  # nobody can tell beforehand how much lies in deleted files
+        self._arena.grow(wanted + wanted // 20)
         return {"arena_bytes": self._arena.size}
 
     def listen(self, directory: str, spill: str) -> None:
@@ -53,10 +55,10 @@ class Jobs:
         for name, data in captured.small.items():
             with os.fdopen(open_private(Path(images, name), os.O_WRONLY | os.O_TRUNC), "wb") as file:
                 file.write(data)
-        sizes = {image.name: image.size for image in captured.large}
+        self._last_bytes = sum(image.size for image in captured.large)
         return {
-            "raw_bytes": sum(sizes.values()),
-            "memory_bytes": sum(size for name, size in sizes.items() if name.startswith("pages-")),
+            "raw_bytes": self._last_bytes,
+            "memory_bytes": sum(image.size for image in captured.large if image.name.startswith("pages-")),
             "spilled_bytes": captured.spilled,
         }
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from criu_train.archive.captured import PAGE
+from criu_train.archive.frame_file import FrameFile
 from criu_train.archive.frames import Frames
 from criu_train.archive.index import ZERO, PagesIndex, read_index
 from criu_train.archive.pack import FRAME_BYTES, PACKS, PackReader
-from criu_train.archive.spill import Spill
 
 _MEMORY = 192 << 20  # of unpacked frames, all streams together
 _AHEAD = 6  # frames that a stream asks for before it needs them
@@ -48,7 +48,7 @@ class StoredPages:
         self._first_pages = np.concatenate([*firsts, [ZERO]])
         self._frames = Frames(self._load, size=FRAME_BYTES, limit=_MEMORY // FRAME_BYTES)
         # In the store, which has room, but not in the snapshot, which nobody changes.
-        self._spill = Spill(snapshot.absolute().parent.parent, size=FRAME_BYTES)
+        self._on_disk = FrameFile(snapshot.absolute().parent.parent, size=FRAME_BYTES)
 
     @classmethod
     def open(cls, snapshot: Path, index_digest: str | None = None) -> StoredPages:
@@ -82,19 +82,19 @@ class StoredPages:
         for run in self._read_ahead(self._runs(self._references[name]), loads):
             if run.frame == _NONE:
                 out.add_zeros(run.length)
-            elif run.frame in self._spill:
-                out.add(self._spill.read(run.frame, run.offset, run.length))
+            elif run.frame in self._on_disk:
+                out.add(self._on_disk.read(run.frame, run.offset, run.length))
             else:
                 with self._frames.hold(run.frame, loads) as frame:
                     out.add(frame[run.offset : run.offset + run.length])
                     if loads[run.frame] >= _LOADS:
-                        self._spill.keep(run.frame, frame)
+                        self._on_disk.keep(run.frame, frame)
         out.flush()
 
     def close(self) -> None:
         """Close every pack; no stream may be under way."""
         self._frames.close()
-        self._spill.close()
+        self._on_disk.close()
         for pack in self._packs:
             pack.close()
 
@@ -105,7 +105,7 @@ class StoredPages:
         for run in runs:
             coming.append(run)
             if run.frame != _NONE:
-                if run.frame not in needed and run.frame not in self._spill:
+                if run.frame not in needed and run.frame not in self._on_disk:
                     self._frames.ahead(run.frame, loads)
                 needed[run.frame] += 1
             while len(needed) > _AHEAD or len(coming) > _RUNS_AHEAD:

@@ -115,7 +115,10 @@ def _told(error: Exception) -> dict[str, str]:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return {"problem": "the disk is full", "tip": "free some space, or put the store elsewhere with --store"}
     traceback.print_exception(error)
-    return {"problem": str(error) or repr(error), "tip": f"as long as this run goes on, {_log()} has more"}
+    return {
+        "problem": str(error) or repr(error),
+        "tip": f"please report it; {_log()} has the details while this run goes on",
+    }
 
 
 def _log() -> str:

@@ -31,7 +31,7 @@ from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
 from criu_train.supervisor.describing import describe_snapshot, notes_of
-from criu_train.supervisor.dump_errors import PassingFailureError, TrainingEndedError, failure_of, read_log
+from criu_train.supervisor.dump_errors import BROKEN_PIPE, PassingFailureError, TrainingEndedError, failure_of, read_log
 from criu_train.supervisor.hook import prepare_hook
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
@@ -45,7 +45,7 @@ _FROZEN_S = 600.0
 # Of the time that is left before a deadline: the rest is for making everything durable and letting the tree go.
 _PACKING_SHARE = 0.7
 # Beside the images; gone before the snapshot is published.
-SPILL = ".spill"
+_SPILL = ".spill"
 # What CRIU may take for each GiB of memory beside its time limit.
 _LIMIT_PER_GIB_S = 20.0
 # The end of the training may be told a moment after CRIU has stumbled over it.
@@ -123,6 +123,8 @@ class Attempt:
                         "the process that takes snapshots in has died",
                         tip="was it killed for want of memory? see dmesg; a smaller --memory-limit may help",
                     )
+                if BROKEN_PIPE in read_log(draft.dump_log):  # it was us who ended it, and know why
+                    await self._archivist.captured(draft.images)
                 raise failure_of(ended, self._cut_error, draft.dump_log)
             return await self._finish(draft, ended)
         except BaseException as error:
@@ -155,7 +157,7 @@ class Attempt:
         argv = dump_command(
             context.criu,
             root_pid=context.cell.root_pid_in_cell,
-            images=await self._archivist.listen(draft.path / SPILL),
+            images=await self._archivist.listen(draft.path / _SPILL),
             stream=True,
             log=draft.dump_log,
             action_script=prepare_hook(hook),

@@ -9,6 +9,9 @@ from criu_train.cell.records import CriuExit
 from criu_train.criu.explain import explain
 from criu_train.errors import CriuTrainError, DumpFailedError
 
+# What CRIU logs when nobody takes its images any more.
+BROKEN_PIPE = "Broken pipe"
+
 
 class PassingFailureError(DumpFailedError):
     """CRIU met the tree in a moment in which it can't be dumped: a process just ending, a connection being made."""

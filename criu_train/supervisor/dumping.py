@@ -31,6 +31,10 @@ class Dumper:
         if self._attempt is not None:
             self._attempt.hurry(self._done_by)
 
+    def abandon(self) -> None:
+        """The dump at work can't come to a good end any more: have it fail at once, and mend what it has begun."""
+        self._context.keeper.abandon()
+
     async def dump(self, trigger: str, *, leave_running: bool = True, limit_s: float | None = None) -> Dumped:
         """Raises DumpFailedError, and then the tree runs on as if nothing had been asked.
 

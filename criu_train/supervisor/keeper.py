@@ -37,6 +37,11 @@ class Keeper:
         if self._archivist is not None and self._archivist.alive:
             self._archivist.hurry(seconds)
 
+    def abandon(self) -> None:
+        """Nobody wants any more what the worker is at: end it now."""
+        if self._archivist is not None:
+            self._archivist.kill()
+
     async def _end(self) -> None:
         if self._archivist is not None:
             archivist, self._archivist = self._archivist, None

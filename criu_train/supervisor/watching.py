@@ -30,8 +30,8 @@ from criu_train.workspace.rollback import forget_old
 # What a rollback took away is kept for a week, and the last ten times whatever their age.
 _KEPT_S, _KEPT_ROLLBACKS = 7 * 86400.0, 10
 _AN_HOUR_S = 3600.0
-# What a dump that was given up gets to tidy up behind itself.
-_LATE_S = 5.0
+# What a dump that was given up gets to mend what it has begun.
+_LATE_S = 10.0
 # Of the grace, for a snapshot that is being packed when we are asked to stop; the rest is for the last dump.
 _HURRY_SHARE = 0.3
 
@@ -227,7 +227,8 @@ class Watcher:
 
     async def _kill(self) -> Outcome:
         await self._cell.kill()
-        if self._late is not None:  # it can't come to a good end any more
-            self._late.cancel()
+        if self._late is not None:
+            self._dumper.abandon()
+            # It is not cancelled: the packet rules of a CRIU that died have to be lifted first.
             await asyncio.wait({self._late}, timeout=_LATE_S)
         return self._outcome("killed")

@@ -125,7 +125,7 @@ def read_listing(path: Path) -> Listing:
         for name in ("roots", "unsaved", "exclude", "include"):
             content[name] = tuple(content[name])
         return Listing(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} can't be read: {error}", tip="an older snapshot is used instead") from error
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from shutil import disk_usage
 
@@ -150,16 +149,7 @@ def test_a_failed_dump_is_tried_again_at_the_next_interval(start_job: StartJob, 
     assert job.wait_for_snapshot(deadline_s=15)["trigger"] == "timer"
 
 
-@pytest.fixture
-def small_disk(place: Path) -> Iterator[Path]:
-    """A file system of 240 MiB."""
-    disk = place / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=240M,mode=700", "small", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["240M"], indirect=True)
 def test_without_room_for_a_snapshot_none_is_begun(small_disk: Path, start_job: StartJob) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(200 << 20))
@@ -173,6 +163,7 @@ def test_without_room_for_a_snapshot_none_is_begun(small_disk: Path, start_job: 
     assert_unharmed(job)
 
 
+@pytest.mark.parametrize("small_disk", ["240M"], indirect=True)
 def test_a_disk_that_fills_up_in_the_middle_fails_the_dump_and_leaves_room_for_the_next(
     small_disk: Path, start_job: StartJob
 ) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
@@ -116,16 +115,6 @@ def test_an_archive_that_stands_still_costs_no_more_than_the_time_limit(
     assert_unharmed(job, undisturbed)
 
 
-@pytest.fixture
-def small_disk(place: Path) -> Iterator[Path]:
-    """A file system of 1 GiB."""
-    disk = place / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1G,mode=700", "small", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def fill(filler: Path, left: int) -> None:
     """A file that takes all the room but so many bytes."""
     fd = os.open(filler, os.O_WRONLY | os.O_CREAT)
@@ -133,6 +122,7 @@ def fill(filler: Path, left: int) -> None:
     os.close(fd)
 
 
+@pytest.mark.parametrize("small_disk", ["1G"], indirect=True)
 def test_a_disk_that_fills_up_while_a_snapshot_is_packed_gets_its_room_back(
     small_disk: Path, start_job: StartJob, undisturbed: Reference
 ) -> None:
@@ -147,6 +137,22 @@ def test_a_disk_that_fills_up_while_a_snapshot_is_packed_gets_its_room_back(
     assert job.tell("snapshot", "show", draft.name, "--json").json()["reason"] == told["reason"]
     left = [path for path in draft.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in left) < 1 << 20, left
+    (small_disk / "filler").unlink()
+    assert_unharmed(job, undisturbed)
+
+
+@pytest.mark.parametrize("small_disk", ["1G"], indirect=True)
+def test_a_disk_that_fills_up_while_a_capture_goes_to_it_is_told_as_such(
+    small_disk: Path, start_job: StartJob, undisturbed: Reference
+) -> None:
+    job = start_job(TRAINING, "--every", "1h", "--memory-limit", "0", store=small_disk / "store")
+    job.wait_for_step(5)
+    job.send(signal.SIGUSR1)
+    criu = job.criu()
+    criu.suspend()
+    fill(small_disk / "filler", 100 << 20)
+    criu.resume()
+    assert "full" in failure(job)["reason"]
     (small_disk / "filler").unlink()
     assert_unharmed(job, undisturbed)
 

@@ -23,6 +23,9 @@ class AtOnce:
     def level(self, raw_left: int) -> int | None:
         return self._level
 
+    def in_thread(self) -> None:
+        pass
+
 
 TEXT = b"step 17 loss 0.25\n" * 10_000
 NOISE = os.urandom(100_000)

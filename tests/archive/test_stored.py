@@ -18,10 +18,10 @@ from archive_samples import noise, pack_files, packed, page, pages, read_back, s
 from criu_train.archive import stored as stored_module
 from criu_train.archive.captured import PAGE
 from criu_train.archive.damage import DamagedError
-from criu_train.archive.export import rebuild
+from criu_train.archive.frame_file import FrameFile
 from criu_train.archive.index import ZERO, read_index
 from criu_train.archive.pack import FRAME_BYTES, PACKS, PackReader
-from criu_train.archive.spill import Spill
+from criu_train.archive.rebuild import rebuild
 from criu_train.archive.stored import StoredPages
 from criu_train.store.digest import digest_file
 
@@ -189,26 +189,26 @@ def test_an_image_that_is_a_shuffled_copy_streams_back_without_unpacking_a_frame
 
     monkeypatch.setattr(PackReader, "load", counted)
     if not room:
-        monkeypatch.setattr(Spill, "keep", lambda *_: False)
+        monkeypatch.setattr(FrameFile, "keep", lambda *_: False)
     assert read_back(tmp_path / "1") == images
     assert len(loads) == 12
     assert (max(loads.values()) <= 8) == room
 
 
 def test_pages_kept_on_the_disk_are_checked_and_leave_no_file(tmp_path: Path) -> None:
-    spill = Spill(tmp_path, size=FRAME_BYTES)
+    kept = FrameFile(tmp_path, size=FRAME_BYTES)
     frame = memoryview(noise("a", 1000))
-    assert 3 not in spill
-    assert spill.keep(3, frame)
-    assert 3 in spill
-    assert spill.read(3, 7 * PAGE, 2 * PAGE) == frame[7 * PAGE : 9 * PAGE]
+    assert 3 not in kept
+    assert kept.keep(3, frame)
+    assert 3 in kept
+    assert kept.read(3, 7 * PAGE, 2 * PAGE) == frame[7 * PAGE : 9 * PAGE]
     assert list(tmp_path.iterdir()) == []
-    assert spill._file is not None
-    os.pwrite(spill._file.fileno(), b"?", 3 * FRAME_BYTES + 8 * PAGE + 5)
-    assert spill.read(3, 9 * PAGE, PAGE) == frame[9 * PAGE : 10 * PAGE]
+    assert kept._file is not None
+    os.pwrite(kept._file.fileno(), b"?", 3 * FRAME_BYTES + 8 * PAGE + 5)
+    assert kept.read(3, 9 * PAGE, PAGE) == frame[9 * PAGE : 10 * PAGE]
     with pytest.raises(DamagedError):
-        spill.read(3, 7 * PAGE, 2 * PAGE)
-    spill.close()
+        kept.read(3, 7 * PAGE, 2 * PAGE)
+    kept.close()
 
 
 def test_many_streams_at_once_give_each_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 _PREFIX = "a-"  # short, as paths of sockets have to be
 
 
-class Room:
+class WorkerDirectory:
     """``path`` is ours alone until ``close``; it stays locked, so that nobody takes it for a dead one's.
 
     Raises OSError when it can't be made in ``runtime``.

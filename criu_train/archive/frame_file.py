@@ -17,7 +17,7 @@ from criu_train.archive.damage import DamagedError
 from criu_train.archive.pack import DIGEST_BYTES, short_digest
 
 
-class Spill:
+class FrameFile:
     """A file without a name in ``directory``, made when it is needed; slots of ``size`` bytes."""
 
     def __init__(self, directory: Path, *, size: int) -> None:
