@@ -91,7 +91,7 @@ def test_a_training_that_is_killed_by_itself_is_restarted_from_its_snapshot(
 
 @pytest.mark.slow
 def test_a_training_that_always_dies_at_the_same_step_is_given_up(start_job: StartJob) -> None:
-    command = workload("plain.py", "--steps", 400, "--delay", 0.02, "--crash-at", 120)
+    command = workload("plain.py", "--steps", 2000, "--delay", 0.02, "--crash-at", 500)
     job = start_job(command, "--every", "1h", "--max-restarts", "2")
     job.wait_for_step(20)
     older = job.dump()
