@@ -27,7 +27,9 @@ def multiply(store: Path, wanted: int) -> None:
     """Until the store has so many complete snapshots, each with the bytes of the first."""
     first = min((store / "snapshots").iterdir())
     manifest = json.loads((first / "manifest.json").read_bytes())
-    for number in range(len(os.listdir(store / "snapshots")) + 1, wanted + 1):
+    there = os.listdir(store / "snapshots")
+    newest = max(int(name[-6:]) for name in there)
+    for number in range(newest + 1, newest + 1 + wanted - len(there)):
         copy = first.with_name(f"{first.name[:-6]}{number:06d}")
         shutil.copytree(first, copy, copy_function=os.link)
         data = json.dumps({**manifest, "id": copy.name, "sequence": sequence_of(copy.name)}).encode()

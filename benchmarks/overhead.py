@@ -71,7 +71,7 @@ def packing(one: Subject, steps: Path, rounds: int, quiet: float) -> None:
         began = time.time()
         listed = one.dump()
         ended = time.time()
-        thawed = _thaw(steps, began, ended)
+        thawed = _thaw(steps, began, ended, listed["frozen_time_us"] / 1e6)
         slow.append(1 - steps_in(steps, thawed, ended) / alone)
         took.append(ended - thawed)
         pauses.append(listed["frozen_time_us"] / 1e6)
@@ -80,11 +80,10 @@ def packing(one: Subject, steps: Path, rounds: int, quiet: float) -> None:
     row(spread(pauses), spread(took), spread([100 * x for x in slow], 1), spread(added, 0))
 
 
-def _thaw(steps: Path, began: float, ended: float) -> float:
-    """The end of the longest gap between two steps."""
+def _thaw(steps: Path, began: float, ended: float, pause: float) -> float:
+    """The end of the first gap between two steps that is as long as the pause."""
     times = [x for x in map(float, steps.read_text().splitlines()) if began - 1 < x <= ended]
-    gaps = [(b - a, b) for a, b in itertools.pairwise(times)]
-    return max(gaps)[1]
+    return next((b for a, b in itertools.pairwise(times) if b - a >= pause and b > began), ended)
 
 
 def intervals(command: list[str], directory: Path, chosen: argparse.Namespace) -> None:

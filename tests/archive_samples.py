@@ -40,8 +40,8 @@ class Steady:
     def __init__(self, level: int | None = 3) -> None:
         self._level = level
 
-    def level(self, raw_left: int) -> int | None:
-        assert raw_left >= 0
+    def level(self, raw_left: int, done: float) -> int | None:
+        assert raw_left >= 0 and 0 <= done <= 1
         return self._level
 
     def in_thread(self) -> None:

@@ -27,7 +27,7 @@ def compress_blobs(directory: Path, pace: Pace) -> None:
     sizes = {path: info.st_size for path in paths if (info := path.lstat()).st_nlink == 1 and info.st_size >= _LEAST}
     left = sum(sizes.values())
     for path, size in sizes.items():
-        level = pace.level(left)
+        level = pace.level(left, 1.0)
         if level is None:
             return
         with contextlib.suppress(OSError):

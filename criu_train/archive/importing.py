@@ -112,7 +112,7 @@ class PlainFiles:
 class Steady:
     """There is no training to be spared."""
 
-    def level(self, raw_left: int) -> int | None:
+    def level(self, raw_left: int, done: float) -> int | None:
         return _LEVEL
 
     def in_thread(self) -> None:

@@ -14,6 +14,7 @@ from criu_train.archive.arena import Arena
 from criu_train.archive.blobs import compress_blobs
 from criu_train.archive.capture import Capture
 from criu_train.archive.captured import Captured
+from criu_train.archive.digests import Recall
 from criu_train.archive.packed import Packed
 from criu_train.archive.packing import pack
 from criu_train.archive.priority import Pacer
@@ -32,6 +33,7 @@ class Jobs:
         self._capture: Capture | None = None
         self._captured: Captured | None = None
         self._last_bytes = 0
+        self._recall = Recall()
         self._pacer: Pacer | None = None
         self._hurried: float | None = None  # when the packing has to be done, on the monotonic clock
         self._pages: tuple[str, StoredPages] | None = None
@@ -70,12 +72,20 @@ class Jobs:
         if (hurried := self._hurried) is not None:  # said before there was anything to hurry
             pacer.hurry(hurried - time.monotonic())
         try:
-            packed = _in_thread(lambda: _pack(captured, snapshot, earlier, pacer, blobs=deadline_s is None))
+            packed = _in_thread(lambda: self._pack(captured, Path(snapshot), earlier, pacer, blobs=deadline_s is None))
         finally:
             pacer.end()
             self._pacer = None
         self.drop()
         return asdict(packed)
+
+    def _pack(self, captured: Captured, snapshot: Path, earlier: Sequence[str], pacer: Pacer, *, blobs: bool) -> Packed:
+        pacer.in_thread()
+        older = [Path(path) for path in earlier]
+        packed = pack(captured, snapshot, older, pace=pacer, may_hash=pacer.hashing, recall=self._recall)
+        if blobs:
+            compress_blobs(snapshot / "files", pacer)
+        return packed
 
     def hurry(self, seconds: float) -> None:
         """What is being packed, or captured to be packed, has to be done within so many seconds."""
@@ -135,14 +145,6 @@ class Jobs:
         if self._pages is not None:
             self._pages[1].close()
             self._pages = None
-
-
-def _pack(captured: Captured, snapshot: str, earlier: Sequence[str], pacer: Pacer, *, blobs: bool) -> Packed:
-    pacer.in_thread()
-    packed = pack(captured, Path(snapshot), [Path(path) for path in earlier], pace=pacer, may_hash=pacer.hashing)
-    if blobs:
-        compress_blobs(Path(snapshot, "files"), pacer)
-    return packed
 
 
 def _small_images(snapshot: Path) -> frozenset[str] | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from criu_train.archive.captured import PAGE, Captured
-from criu_train.archive.digests import CapturedPages, Digests, digest_pages, first_equal
+from criu_train.archive.digests import CapturedPages, Digests, Recall, digest_pages, first_equal
 from criu_train.archive.index import ZERO, ImageEntry, PagesIndex, write_index
 from criu_train.archive.known import MAX_PACKS, take_over
 from criu_train.archive.pack import FRAME_PAGES, PACKS, RAW, ZSTD, PackEntry, PackWriter, short_digest
@@ -29,17 +29,19 @@ __all__ = ["Pace", "Packed", "pack"]
 _PACK_PAGES = (1 << 30) // PAGE
 _GAIN = 0.98  # a frame that zstd does not bring below this is stored as it is
 _SAMPLE = 32  # every so many-th page of a frame tells whether to try: what can't be compressed takes zstd longest
+_FASTEST, _NEARLY = 1, 1.03  # the level that is taken where it makes so little more than the one that was asked for
 _UNWRITTEN = 16 << 20  # what a look at the free space does not see yet: a frame, and what waits to be written
-_HASHING = 0.25  # its share of the work, as the pace is told
+_NEW_COSTS = 15  # what compressing and writing a page takes, in what looking for it takes
 
 
 class Pace(Protocol):
     """How much of the machine packing may take."""
 
-    def level(self, raw_left: int) -> int | None:
+    def level(self, raw_left: int, done: float) -> int | None:
         """zstd's level for the next frame, None to store it as it is. Also called now and then before the first frame.
 
-        ``raw_left``: bytes still to go, at most; it never grows.
+        ``raw_left``: bytes still to be compressed and written, at most; it never grows. ``done``: about how much of all
+        work is done, from 0 to 1.
         """
         ...
 
@@ -57,14 +59,17 @@ def pack(
     threads: int = 2,
     reserve: int = 64 << 20,
     may_hash: Callable[[int], bool] = lambda _: True,
+    recall: Recall | None = None,
 ) -> Packed:
     """Write ``packs/`` and ``pages.index`` of ``snapshot``, durably.
 
     ``earlier``: directories of complete snapshots, newest first. Raises OSError, ENOSPC as soon as less than
     ``reserve`` bytes would stay free. ``may_hash`` is asked now and then, with the bytes left to look through, whether
     there is time to look for equal and for known pages; once there is none, the rest is stored as it comes.
+    ``recall``: the same one each time makes the next packing quicker.
     """
-    with closing(_Packing(captured, snapshot, pace, threads, reserve, may_hash=may_hash)) as packing:
+    recall = recall or Recall()
+    with closing(_Packing(captured, snapshot, pace, threads, reserve, may_hash=may_hash, recall=recall)) as packing:
         return packing.run(earlier)
 
 
@@ -78,6 +83,7 @@ class _Packing:
         reserve: int,
         *,
         may_hash: Callable[[int], bool],
+        recall: Recall,
     ) -> None:
         self._captured = captured
         self._snapshot = snapshot
@@ -86,6 +92,8 @@ class _Packing:
         self._threads = threads
         self._reserve = reserve
         self._may_hash = may_hash
+        self._recall = recall
+        self._hashing_share = 1 / (1 + _NEW_COSTS * recall.share_new)
         self._pages = CapturedPages(captured)
         self._pack_pages = max(_PACK_PAGES, -(-2 * self._pages.count // MAX_PACKS))
         self._compressed = True
@@ -95,11 +103,12 @@ class _Packing:
 
     def run(self, earlier: Sequence[Path]) -> Packed:
         make_private_dir(self._directory)
-        digests, zero = digest_pages(self._pages, self._hashing)
+        digests, zero = digest_pages(self._pages, self._hashing, self._recall)
         first = first_equal(digests)
         distinct = np.flatnonzero((first == np.arange(len(first))) & ~zero)
         known = take_over(earlier, digests[distinct], self._directory, pack_pages=self._pack_pages)
         new = distinct[known.places < 0]
+        self._recall.share_new = len(new) / max(1, len(first))
         base = sum(entry.pages for entry in known.packs)
         places = known.places
         places[places < 0] = base + np.arange(len(new))
@@ -130,7 +139,7 @@ class _Packing:
                 part = new[start : start + self._pack_pages]
                 writer = PackWriter(self._directory, self._pace.in_thread)
                 try:
-                    for numbers, frame in self._frames(part, len(new) - start, pool):
+                    for numbers, frame in self._frames(part, start, len(new), pool):
                         self._check_space()
                         writer.add(frame.stored, frame.codec, frame.digest, digests[numbers].tobytes())
                     self._check_space()
@@ -139,13 +148,15 @@ class _Packing:
                     writer.abort()
 
     def _frames(
-        self, new: NDArray[np.int64], left: int, pool: ThreadPoolExecutor
+        self, part: NDArray[np.int64], before: int, total: int, pool: ThreadPoolExecutor
     ) -> Iterator[tuple[NDArray[np.int64], _Frame]]:
         """Frames in order, made by the pool a few ahead."""
         ahead: deque[tuple[NDArray[np.int64], Future[_Frame]]] = deque()
-        for start in range(0, len(new), FRAME_PAGES):
-            numbers = new[start : start + FRAME_PAGES]
-            level = self._pace.level(int((left - start) * PAGE * (1 - _HASHING)))
+        for start in range(0, len(part), FRAME_PAGES):
+            numbers = part[start : start + FRAME_PAGES]
+            written = before + start
+            done = self._hashing_share + (1 - self._hashing_share) * written / total
+            level = self._pace.level((total - written) * PAGE, done)
             self._compressed &= level is not None
             ahead.append((numbers, pool.submit(_frame, self._pages, numbers, level)))
             if len(ahead) > self._threads + 1:
@@ -155,7 +166,7 @@ class _Packing:
             yield numbers, future.result()
 
     def _hashing(self, left: int) -> bool:
-        self._pace.level(int((left * _HASHING + self._pages.count * (1 - _HASHING)) * PAGE))
+        self._pace.level(self._pages.count * PAGE, self._hashing_share * (1 - left / self._pages.count))
         return self._may_hash(left * PAGE)
 
     def _check_space(self) -> None:
@@ -174,13 +185,19 @@ class _Frame:
 def _frame(pages: CapturedPages, numbers: NDArray[np.int64], level: int | None) -> _Frame:
     rows = pages.take(numbers)
     raw = rows.reshape(-1).data
-    if level is not None and _promises(rows, level):
+    if level is not None and (level := _worthwhile(rows, level)) is not None:
         stored = memoryview(compress(raw, level))
         if len(stored) < _GAIN * len(raw):
             return _Frame(stored, ZSTD, short_digest(stored))
     return _Frame(raw, RAW, short_digest(raw))
 
 
-def _promises(rows: NDArray[np.uint8], level: int) -> bool:
+def _worthwhile(rows: NDArray[np.uint8], level: int) -> int | None:
+    """Less work where more of it hardly helps: what can't be compressed is tried longest, and of dense floats the
+    fastest level makes as much as any."""
     sample = np.ascontiguousarray(rows[::_SAMPLE]).reshape(-1).data
-    return len(compress(sample, level)) < (1 + _GAIN) / 2 * len(sample)
+    fast = len(compress(sample, _FASTEST))
+    best = fast if level == _FASTEST else len(compress(sample, level))
+    if min(fast, best) >= (1 + _GAIN) / 2 * len(sample):
+        return None
+    return _FASTEST if fast <= _NEARLY * best else level

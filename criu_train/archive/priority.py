@@ -13,11 +13,13 @@ from pathlib import Path
 
 from criu_train.errors import DumpFailedError
 
-# Steps of niceness, from hardly noticeable to like everybody else.
-_STEPS = (19, 15, 10, 5, 0)
+# Steps of niceness, from hardly noticeable to like everybody else. Each gives half as much again as the one before.
+_STEPS = (*range(19, 0, -2), 0)
 # In the background: late is who takes longer than this in all.
-_BACKGROUND_S_PER_GIB, _BACKGROUND_LEAST_S = 15.0, 10.0
-# A look at the progress at most so often, or every step would be taken at once.
+_BACKGROUND_S_PER_GIB, _BACKGROUND_LEAST_S = 15.0, 20.0
+# All steps take half of that time, or they would be taken at once.
+_LOOKS = 20
+# Under a deadline: how often the speed is measured.
 _LOOK_S = 0.5
 # Levels of zstd, the best first, and how much faster than the best each is; after the last: no compression.
 _LEVELS = {3: 1.0, 1: 2.0}
@@ -30,6 +32,7 @@ _GUESSED_HASHING, _GUESSED_WRITING = 0.8e9, 0.8e9
 _CAUTION = 0.8
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(platform.machine())
 _IO_IDLE, _IO_NORMAL = 3 << 13, 2 << 13 | 4
+_IDLE_IO_ABOVE = 15  # who is late must not be starved by a busy disk
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 
@@ -62,14 +65,14 @@ class Pacer:
             self._threads.add(threading.get_native_id())
             self._apply()
 
-    def level(self, raw_left: int) -> int | None:
-        """The level for the next frame when so many bytes are left; None: store it as it is. Raises when stopped."""
+    def level(self, raw_left: int, done: float) -> int | None:
+        """As ``Pace`` says. Raises DumpFailedError when stopped."""
         with self._lock:
             if self._stopped:
                 raise DumpFailedError("the packing was given up", tip="the next dump starts anew")
             now = self._clock()
             if self._deadline is None:
-                self._in_background(now, raw_left)
+                self._in_background(now, done)
             else:
                 self._against_deadline(now, raw_left, self._deadline)
             return self._level
@@ -100,13 +103,12 @@ class Pacer:
         """Packing is over: what is not a thread's own goes back to normal."""
         _set_autogroup(0)
 
-    def _in_background(self, now: float, raw_left: int) -> None:
+    def _in_background(self, now: float, done: float) -> None:
         limit = max(_BACKGROUND_LEAST_S, _BACKGROUND_S_PER_GIB * self._raw / (1 << 30))
-        passed = now - self._start
-        if now - self._looked < _LOOK_S or passed < limit / 10:  # too early to tell
+        if now - self._looked < limit / _LOOKS:
             return
         self._looked = now
-        late = passed * self._raw > limit * (self._raw - raw_left)
+        late = now - self._start > limit * done
         if late and self._step == len(_STEPS) - 1:
             self._level = _LAST
         elif late:
@@ -136,7 +138,7 @@ class Pacer:
                 self._threads.discard(thread)
             except PermissionError:  # without CAP_SYS_NICE there is no way back up
                 pass
-            _set_io(thread, _IO_IDLE if self._step == 0 else _IO_NORMAL)
+            _set_io(thread, _IO_IDLE if nice > _IDLE_IO_ABOVE else _IO_NORMAL)
 
 
 def _set_io(thread: int, priority: int) -> None:

@@ -43,6 +43,7 @@ class Init:
         self._held = Held()
         self._guard = Guard()
         self._following = False
+        self._follow_from = 0.0
         self._done = False
         self._watch = Watch(
             settings["journal"], settings["roots"], exclude=settings["exclude"], include=settings["include"]
@@ -70,7 +71,9 @@ class Init:
             for key, _ in self._selector.select(self._next_wait()):
                 self._guard.attempt(key.data)
             self._guard.attempt(self._watch.heartbeat)
-            if self._criu is not None:
+            if self._criu is None:
+                self._guard.attempt(self._follow_files, time.monotonic() >= self._follow_from)
+            else:
                 self._guard.attempt(self._criu.check, self._held)
                 if self._criu.ask_fd >= 0:
                     self._guard.attempt(self._held.sockets.look, self._criu.pid)
@@ -81,10 +84,15 @@ class Init:
         if follow == self._following or not self._watch.available:
             return
         if follow:
-            self._selector.register(self._watch, selectors.EVENT_READ, self._watch.handle)
+            self._selector.register(self._watch, selectors.EVENT_READ, self._on_files)
         else:
             self._selector.unregister(self._watch)
         self._following = follow
+
+    def _on_files(self) -> None:
+        """A training that writes all the time wakes us no more often than the heart beats anyway."""
+        if self._watch.handle():
+            self._follow_from = time.monotonic() + _HEARTBEAT_S
 
     def _next_wait(self) -> float:
         if self._criu is None:
@@ -160,7 +168,6 @@ class Init:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(criu.ask_fd)
         criu.close()
-        self._guard.attempt(self._follow_files, True)
 
     def _on_question(self) -> None:
         """The action script asks for the cut: the tree stands still."""

@@ -46,7 +46,7 @@ _CRIUS = re.compile(rb"link_remap\.\d+\Z|\.criu\.|.*\.cr\.[0-9a-f]+\.ghost\Z")
 # Directories that everybody shares: that the tree wrote there is no reason to note what others do there.
 _SHARED = {"/", "/tmp", "/run", "/dev/shm", "/var/tmp", "/home", "/root", "/etc", "/var", "/var/log"}  # noqa: S108
 _READ_BYTES = 256 * 1024
-# Letting events gather for an instant: a training that writes a thousand lines a second wakes init 200 times, not 1000.
+# Letting events gather for an instant: what belongs together is read at one go.
 _GATHER_S = 0.005
 # So many events at most between two looks at what else init has to do.
 _AT_A_TIME = 50_000
@@ -108,11 +108,12 @@ class Watch:
         """Bytes written to the journal so far."""
         return self._journal.offset if self._journal is not None else 0
 
-    def handle(self) -> None:
-        """Called when ``fileno()`` is readable: journal what has happened."""
-        if self.available:
-            time.sleep(_GATHER_S)
-            self._drain(_AT_A_TIME)
+    def handle(self) -> bool:
+        """Called when ``fileno()`` is readable: journal what has happened; False when there may be more of it."""
+        if not self.available:
+            return True
+        time.sleep(_GATHER_S)
+        return self._drain(_AT_A_TIME)
 
     def sync(self) -> int:
         """Journal everything that has happened up to now and return the offset; what happens from now on is written
@@ -155,18 +156,19 @@ class Watch:
             os.close(self._group)
             self._group = -1
 
-    def _drain(self, events: int) -> None:
-        """Read at least that many events, or all that are queued."""
+    def _drain(self, events: int) -> bool:
+        """Read at least that many events, or all that are queued; True for the latter."""
         while events > 0:
             try:
                 data = os.read(self._group, _READ_BYTES)
             except BlockingIOError:
-                return
+                return True
             batch: dict[tuple[str, str], int] = {}
             for event in fanotify.parse(data):
                 self._note(event, batch)
                 events -= 1
             self._tell(batch)
+        return False
 
     def _note(self, event: fanotify.Event, batch: dict[tuple[str, str], int]) -> None:
         if event.mask & fanotify.Q_OVERFLOW:

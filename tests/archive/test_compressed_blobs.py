@@ -20,7 +20,7 @@ class AtOnce:
     def __init__(self, level: int | None = 3) -> None:
         self._level = level
 
-    def level(self, raw_left: int) -> int | None:
+    def level(self, raw_left: int, done: float) -> int | None:
         return self._level
 
     def in_thread(self) -> None:
@@ -129,7 +129,7 @@ def test_the_pace_is_told_how_much_is_left(tmp_path: Path) -> None:
     asked: list[int] = []
 
     class Watches:
-        def level(self, raw_left: int) -> int | None:
+        def level(self, raw_left: int, done: float) -> int | None:
             asked.append(raw_left)
             return 3
 

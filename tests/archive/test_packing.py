@@ -184,7 +184,7 @@ def test_a_full_disk_fails_before_it_is_full(tmp_path: Path) -> None:
 
 def test_a_pace_that_gives_up_leaves_no_pack_behind(tmp_path: Path) -> None:
     class GivesUp(Steady):
-        def level(self, raw_left: int) -> int | None:
+        def level(self, raw_left: int, done: float) -> int | None:
             if raw_left < 3000 * PAGE:
                 raise InterruptedError
             return 3
@@ -199,7 +199,7 @@ def test_the_pace_is_asked_for_less_and_less_and_told_of_every_thread(tmp_path: 
     threads = []
 
     class Watches(Steady):
-        def level(self, raw_left: int) -> int | None:
+        def level(self, raw_left: int, done: float) -> int | None:
             asked.append(raw_left)
             return None
 

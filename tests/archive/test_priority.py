@@ -69,7 +69,7 @@ def test_packing_in_the_background_is_hardly_noticeable(clock: Clock, threads: l
     threads.append(Thread(pacer))
     for step in range(10):  # 5 s a GiB: in good time
         clock.now += 1
-        assert pacer.level(2 * GIB - step * 200 * MIB) == 3
+        assert pacer.level(GIB, (step + 1) / 10) == 3
     assert threads[0].nice == 19
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == 0
 
@@ -78,11 +78,12 @@ def test_packing_that_is_late_gets_more_of_the_machine_step_by_step(clock: Clock
     pacer = Pacer(2 * GIB, clock=clock)
     threads.append(Thread(pacer))
     seen = []
-    for step in range(8):
-        clock.now += 3 if step == 0 else 1
-        level = pacer.level(2 * GIB - step * 10 * MIB)
+    for _ in range(14):
+        clock.now += 1.5  # a twentieth of the 30 seconds that it may take
+        level = pacer.level(GIB, 0.01)
         seen.append((threads[0].nice, level))
-    assert seen == [(15, 3), (10, 3), (5, 3), (0, 3), (0, 1), (0, 1), (0, 1), (0, 1)]
+    assert seen[:11] == [(nice, 3) for nice in (17, 15, 13, 11, 9, 7, 5, 3, 1, 0)] + [(0, 1)]
+    assert seen[11:] == [(0, 1)] * 3
 
 
 def test_a_thread_that_comes_later_is_as_nice_as_the_others(clock: Clock, threads: list[Thread]) -> None:
@@ -90,9 +91,9 @@ def test_a_thread_that_comes_later_is_as_nice_as_the_others(clock: Clock, thread
     threads.append(Thread(pacer))
     threads[0].end()  # and one that is gone does no harm
     clock.now += 5
-    pacer.level(2 * GIB)
+    pacer.level(2 * GIB, 0.0)
     threads.append(Thread(pacer))
-    assert threads[1].nice == 15
+    assert threads[1].nice == 17
 
 
 def test_what_takes_seconds_only_stays_in_the_background(clock: Clock, threads: list[Thread]) -> None:
@@ -100,7 +101,7 @@ def test_what_takes_seconds_only_stays_in_the_background(clock: Clock, threads: 
     threads.append(Thread(pacer))
     for step in range(9):
         clock.now += 1
-        pacer.level((90 - 10 * step) * MIB)
+        pacer.level(MIB, (step + 1) / 10)
     assert threads[0].nice == 19
 
 
@@ -108,23 +109,23 @@ def test_the_nearer_the_deadline_the_less_is_compressed(clock: Clock, threads: l
     pacer = Pacer(1500 * MIB, 10.0, clock=clock)
     threads.append(Thread(pacer))
     assert threads[0].nice == 0
-    assert pacer.level(1500 * MIB) == 3
+    assert pacer.level(1500 * MIB, 0.0) == 3
     clock.now += 5
-    assert pacer.level(1450 * MIB) is None  # 10 MiB a second so far: neither level can make it
-    assert Pacer(4 * GIB, 10.0, clock=clock).level(3000 * MIB) == 1
+    assert pacer.level(1450 * MIB, 0.0) is None  # 10 MiB a second so far: neither level can make it
+    assert Pacer(4 * GIB, 10.0, clock=clock).level(3000 * MIB, 0.0) == 1
 
 
 def test_after_the_deadline_nothing_is_compressed(clock: Clock) -> None:
     pacer = Pacer(GIB, 1.0, clock=clock)
     clock.now += 2
-    assert pacer.level(0) is None
+    assert pacer.level(0, 0.0) is None
 
 
 def test_who_is_faster_than_thought_compresses_again(clock: Clock) -> None:
     pacer = Pacer(4 * GIB, 10.0, clock=clock)
-    assert pacer.level(4 * GIB) is None
+    assert pacer.level(4 * GIB, 0.0) is None
     clock.now += 1
-    assert pacer.level(1 * GIB) == 3
+    assert pacer.level(1 * GIB, 0.0) == 3
 
 
 def test_a_word_to_hurry_turns_the_background_into_a_deadline(clock: Clock, threads: list[Thread]) -> None:
@@ -133,14 +134,14 @@ def test_a_word_to_hurry_turns_the_background_into_a_deadline(clock: Clock, thre
     assert threads[0].nice == 19
     pacer.hurry(2.0)
     assert threads[0].nice == 0
-    assert pacer.level(4 * GIB) is None
+    assert pacer.level(4 * GIB, 0.0) is None
 
 
 def test_packing_that_was_given_up_is_told_at_the_next_frame(clock: Clock) -> None:
     pacer = Pacer(GIB, clock=clock)
     pacer.stop()
     with pytest.raises(DumpFailedError):
-        pacer.level(GIB)
+        pacer.level(GIB, 0.0)
 
 
 def _autogroup() -> str:
