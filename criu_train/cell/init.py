@@ -26,10 +26,12 @@ from criu_train.cell.hold import Held
 from criu_train.cell.keep import LOOK_EVERY_S
 from criu_train.cell.launch import LaunchFailure, last_pid, prefer_this_process, set_next_pid
 from criu_train.cell.root_task import RootTask
-from criu_train.cell.watch import Watch
+from criu_train.cell.watch import AT_A_TIME, Watch
 from criu_train.cell.wire import Wire
 
-_HEARTBEAT_S = 0.25
+_HEARTBEAT_S = 0.5
+# Letting events gather for an instant: what belongs together is read at one go.
+_GATHER_S = 0.005
 
 
 class Init:
@@ -43,7 +45,7 @@ class Init:
         self._held = Held()
         self._guard = Guard()
         self._following = False
-        self._follow_from = 0.0
+        self._beat_at = 0.0
         self._done = False
         self._watch = Watch(
             settings["journal"], settings["roots"], exclude=settings["exclude"], include=settings["include"]
@@ -70,14 +72,31 @@ class Init:
         while not self._done:
             for key, _ in self._selector.select(self._next_wait()):
                 self._guard.attempt(key.data)
-            self._guard.attempt(self._watch.heartbeat)
-            if self._criu is None:
-                self._guard.attempt(self._follow_files, time.monotonic() >= self._follow_from)
-            else:
+            if time.monotonic() >= self._beat_at:
+                self._guard.attempt(self._beat)
+            if self._criu is not None:
                 self._guard.attempt(self._criu.check, self._held)
                 if self._criu.ask_fd >= 0:
                     self._guard.attempt(self._held.sockets.look, self._criu.pid)
             self._guard.attempt(self._held.check)
+
+    def _beat(self) -> None:
+        """What happened until now is written down before the sign that the cell is alive now."""
+        self._beat_at = time.monotonic() + _HEARTBEAT_S
+        if self._criu is None and not self._following:
+            self._guard.attempt(self._read_files)
+        self._watch.heartbeat()
+
+    def _on_files(self) -> None:
+        time.sleep(_GATHER_S)
+        self._read_files()
+
+    def _read_files(self) -> None:
+        """A training that writes all the time wakes us no more often than the heart beats anyway."""
+        events = self._watch.handle()
+        self._follow_files(events == 0)
+        if events >= AT_A_TIME:  # there may be more
+            self._beat_at = 0.0
 
     def _follow_files(self, follow: bool) -> None:
         """Not while CRIU is at work: it writes many files, and the frozen tree waits for us. Nothing gets lost."""
@@ -89,16 +108,12 @@ class Init:
             self._selector.unregister(self._watch)
         self._following = follow
 
-    def _on_files(self) -> None:
-        """A training that writes all the time wakes us no more often than the heart beats anyway."""
-        if self._watch.handle():
-            self._follow_from = time.monotonic() + _HEARTBEAT_S
-
     def _next_wait(self) -> float:
-        if self._criu is None:
-            return _HEARTBEAT_S
-        longest = LOOK_EVERY_S if self._criu.ask_fd >= 0 else _HEARTBEAT_S
-        return max(0.0, min(longest, self._criu.deadline - time.monotonic()))
+        now = time.monotonic()
+        wait = self._beat_at - now
+        if self._criu is not None:
+            wait = min(wait, self._criu.deadline - now, LOOK_EVERY_S if self._criu.ask_fd >= 0 else wait)
+        return max(0.0, wait)
 
     def _tell(self, kind: str, **fields: Any) -> None:
         if self._wire is not None:

@@ -46,10 +46,8 @@ _CRIUS = re.compile(rb"link_remap\.\d+\Z|\.criu\.|.*\.cr\.[0-9a-f]+\.ghost\Z")
 # Directories that everybody shares: that the tree wrote there is no reason to note what others do there.
 _SHARED = {"/", "/tmp", "/run", "/dev/shm", "/var/tmp", "/home", "/root", "/etc", "/var", "/var/log"}  # noqa: S108
 _READ_BYTES = 256 * 1024
-# Letting events gather for an instant: what belongs together is read at one go.
-_GATHER_S = 0.005
 # So many events at most between two looks at what else init has to do.
-_AT_A_TIME = 50_000
+AT_A_TIME = 50_000
 # Enough for every path of a large run; beyond it a line may be written twice.
 _SEEN_MAX = 200_000
 # Beyond so many directories outside of the roots those that are gone are forgotten.
@@ -108,12 +106,9 @@ class Watch:
         """Bytes written to the journal so far."""
         return self._journal.offset if self._journal is not None else 0
 
-    def handle(self) -> bool:
-        """Called when ``fileno()`` is readable: journal what has happened; False when there may be more of it."""
-        if not self.available:
-            return True
-        time.sleep(_GATHER_S)
-        return self._drain(_AT_A_TIME)
+    def handle(self) -> int:
+        """Journal what has happened; returns how many events that were, and reads not many more than AT_A_TIME."""
+        return self._drain(AT_A_TIME) if self.available else 0
 
     def sync(self) -> int:
         """Journal everything that has happened up to now and return the offset; what happens from now on is written
@@ -156,19 +151,20 @@ class Watch:
             os.close(self._group)
             self._group = -1
 
-    def _drain(self, events: int) -> bool:
-        """Read at least that many events, or all that are queued; True for the latter."""
-        while events > 0:
+    def _drain(self, least: int) -> int:
+        """Read at least that many events, or all that are queued; returns how many."""
+        events = 0
+        while events < least:
             try:
                 data = os.read(self._group, _READ_BYTES)
             except BlockingIOError:
-                return True
+                break
             batch: dict[tuple[str, str], int] = {}
             for event in fanotify.parse(data):
                 self._note(event, batch)
-                events -= 1
+                events += 1
             self._tell(batch)
-        return False
+        return events
 
     def _note(self, event: fanotify.Event, batch: dict[tuple[str, str], int]) -> None:
         if event.mask & fanotify.Q_OVERFLOW:
