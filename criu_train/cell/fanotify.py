@@ -26,6 +26,8 @@ EVENT_ON_CHILD = 0x08000000
 RENAME = 0x10000000
 ONDIR = 0x40000000
 
+_WRITING = ctypes.c_uint64(MODIFY | CLOSE_WRITE | ATTRIB)
+
 INFO_OLD_NAME = 10
 INFO_NEW_NAME = 12
 
@@ -33,9 +35,10 @@ _CLASS_NOTIF_CLOEXEC_NONBLOCK = 0x1 | 0x2
 _UNLIMITED_QUEUE = 0x10
 _UNLIMITED_MARKS = 0x20
 _REPORT_DIR_FID_NAME = 0x400 | 0x800
-_MARK_ADD = 0x1
+_MARK_ADD, _MARK_REMOVE = 0x1, 0x2
 _MARK_ONLYDIR_DONT_FOLLOW = 0x8 | 0x4
 _MARK_FILESYSTEM = 0x100
+_MARK_IGNORED = 0x20 | 0x40  # and still so after the file was written to
 _AT_FDCWD = -100
 _AT_HANDLE_FID = 0x200
 _HANDLE_MAX = 128
@@ -86,6 +89,16 @@ def mark_filesystem(group: int, path: str, mask: int) -> None:
 def mark_directory(group: int, path: str, mask: int) -> None:
     """Ask for events of one directory and what is directly in it."""
     _mark(group, _MARK_ADD | _MARK_ONLYDIR_DONT_FOLLOW, mask | EVENT_ON_CHILD, path)
+
+
+def mute(group: int, file: int) -> None:
+    """No more events of what is done to this open file's bytes and attributes, whoever does it."""
+    _check(_libc.fanotify_mark(group, _MARK_ADD | _MARK_IGNORED, _WRITING, file, None), "mute")
+
+
+def unmute(group: int, file: int) -> None:
+    """Events of this open file again."""
+    _check(_libc.fanotify_mark(group, _MARK_REMOVE | _MARK_IGNORED, _WRITING, file, None), "unmute")
 
 
 def directory_key(path: str, fsid: bytes) -> bytes:

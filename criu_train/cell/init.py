@@ -26,12 +26,10 @@ from criu_train.cell.hold import Held
 from criu_train.cell.keep import LOOK_EVERY_S
 from criu_train.cell.launch import LaunchFailure, last_pid, prefer_this_process, set_next_pid
 from criu_train.cell.root_task import RootTask
-from criu_train.cell.watch import AT_A_TIME, Watch
+from criu_train.cell.watch import Watch
 from criu_train.cell.wire import Wire
 
-_HEARTBEAT_S = 0.5
-# Letting events gather for an instant: what belongs together is read at one go.
-_GATHER_S = 0.005
+_HEARTBEAT_S = 0.25
 
 
 class Init:
@@ -73,37 +71,20 @@ class Init:
             for key, _ in self._selector.select(self._next_wait()):
                 self._guard.attempt(key.data)
             if time.monotonic() >= self._beat_at:
-                self._guard.attempt(self._beat)
+                self._beat_at = time.monotonic() + _HEARTBEAT_S
+                self._guard.attempt(self._watch.heartbeat)
             if self._criu is not None:
                 self._guard.attempt(self._criu.check, self._held)
                 if self._criu.ask_fd >= 0:
                     self._guard.attempt(self._held.sockets.look, self._criu.pid)
             self._guard.attempt(self._held.check)
 
-    def _beat(self) -> None:
-        """What happened until now is written down before the sign that the cell is alive now."""
-        self._beat_at = time.monotonic() + _HEARTBEAT_S
-        if self._criu is None and not self._following:
-            self._guard.attempt(self._read_files)
-        self._watch.heartbeat()
-
-    def _on_files(self) -> None:
-        time.sleep(_GATHER_S)
-        self._read_files()
-
-    def _read_files(self) -> None:
-        """A training that writes all the time wakes us no more often than the heart beats anyway."""
-        events = self._watch.handle()
-        self._follow_files(events == 0)
-        if events >= AT_A_TIME:  # there may be more
-            self._beat_at = 0.0
-
     def _follow_files(self, follow: bool) -> None:
         """Not while CRIU is at work: it writes many files, and the frozen tree waits for us. Nothing gets lost."""
         if follow == self._following or not self._watch.available:
             return
         if follow:
-            self._selector.register(self._watch, selectors.EVENT_READ, self._on_files)
+            self._selector.register(self._watch, selectors.EVENT_READ, self._watch.handle)
         else:
             self._selector.unregister(self._watch)
         self._following = follow
@@ -183,6 +164,7 @@ class Init:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(criu.ask_fd)
         criu.close()
+        self._guard.attempt(self._follow_files, True)
 
     def _on_question(self) -> None:
         """The action script asks for the cut: the tree stands still."""

@@ -43,6 +43,10 @@ class JournalFile:
             os.utime(self._fd)
         self.write([])
 
+    def fileno(self) -> int:
+        """The open file."""
+        return self._fd
+
     def close(self) -> None:
         """No more is written."""
         os.close(self._fd)

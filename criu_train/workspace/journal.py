@@ -32,7 +32,7 @@ _FLAGS = {
     ("other", "attrib"): OTHER_WROTE,
     ("other", "gone"): OTHER_GONE,
 }
-# Init shows a sign of life twice a second; a busy machine may hold it up.
+# Init shows a sign of life four times a second; a busy machine may hold it up.
 _AFTER_LAST_SIGN_NS = 1_000_000_000
 # After a power cut the journal's time on disk is as old as the filesystem's last commit.
 _AFTER_POWER_CUT_NS = 120_000_000_000

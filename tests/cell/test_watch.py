@@ -240,6 +240,61 @@ def test_events_wake_the_loop_and_come_to_the_journal_at_once(here: Here) -> Non
     assert ("ours", "x") in told(here.journal, here.root)
 
 
+def write_again_and_again(here: Here, name: str) -> None:
+    """So often that it is not heard of any more."""
+    for _ in range(3):
+        with (here.root / name).open("a") as file:
+            file.write("x")
+        here.watch.handle()
+
+
+def is_heard(here: Here) -> bool:
+    return bool(select.select([here.watch], [], [], 0.05)[0])
+
+
+def test_a_file_that_is_written_all_the_time_wakes_nobody_until_the_next_cut(here: Here) -> None:
+    write_again_and_again(here, "log")
+    with (here.root / "log").open("a") as file:
+        file.write("x")
+        file.flush()
+        assert not is_heard(here)
+    offset = here.watch.sync()
+    (here.root / "log").write_text("y")
+    assert is_heard(here)
+    here.watch.handle()
+    assert told(here.journal, here.root, offset)["ours", "log"] >= {"write"}
+
+
+def test_the_sign_of_life_wakes_nobody(here: Here) -> None:
+    here.told()
+    here.watch.heartbeat()
+    assert not is_heard(here)
+
+
+@pytest.mark.parametrize("directory", [False, True])
+def test_a_file_that_gets_another_name_is_heard_of_under_that(here: Here, directory: bool) -> None:
+    (here.root / "logs").mkdir()
+    write_again_and_again(here, "logs/log")
+    if directory:
+        (here.root / "logs").rename(here.root / "old")
+    else:
+        (here.root / "old").mkdir()
+        (here.root / "logs/log").rename(here.root / "old/log")
+    here.watch.handle()
+    offset = here.watch.offset
+    (here.root / "old/log").write_text("y")
+    here.watch.handle()
+    assert told(here.journal, here.root / "old", offset)["ours", "log"] >= {"write"}
+
+
+def test_a_file_that_is_deleted_gives_its_room_back_although_it_was_not_heard_of(here: Here) -> None:
+    write_again_and_again(here, "log")
+    assert len(here.watch._muted) == 1
+    (here.root / "log").unlink()
+    here.watch.handle()
+    assert len(here.watch._muted) == 0
+
+
 def test_a_burst_of_ten_thousand_files_loses_none(here: Here) -> None:
     for number in range(10_000):
         os.close(os.open(here.root / str(number), os.O_CREAT | os.O_WRONLY))
