@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from criu_train.cell.link import Link, Message, one
 from criu_train.cell.records import CellLostError
 from criu_train.cell.wire import Wire
 from criu_train.errors import CriuTrainError, DumpFailedError, RestoreFailedError
-from criu_train.store.durable import make_private_dir
+from criu_train.store.durable import make_private_dir, open_private
 
 _STARTING_S = 30.0
 # A worker hears at once, whatever it is at, unless it gets no processor; one that says nothing for so long stands
@@ -153,14 +154,24 @@ class Archivist:
         *,
         index_digest: str | None = None,
         on_loss: Callable[[], None] | None = None,
+        replaced: Mapping[str, bytes] | None = None,
     ) -> Path:
         """The images directory for ``criu restore --stream``. Raises RestoreFailedError.
 
         ``on_problem`` is called when an image can't be handed out, ``on_loss`` (``on_problem`` without one) when the
         worker dies: then the cell must be killed, as the restore would never end, or end with deleted files cut off.
         ``index_digest``: what the manifest says of pages.index; a worker that has not checked the snapshot does so.
+        ``replaced``: small images that are handed out instead of those in the snapshot.
         """
         directory = self._new_directory()
+        try:
+            for name, data in (replaced or {}).items():
+                with os.fdopen(open_private(directory / name, os.O_WRONLY | os.O_EXCL), "wb") as file:
+                    file.write(data)
+        except OSError as error:
+            raise RestoreFailedError(
+                f"no room for what CRIU needs to read: {error}", tip="is the disk of /run or /tmp full?"
+            ) from error
         fields = {"snapshot": str(snapshot), "directory": str(directory), "index_digest": index_digest}
         await self._ask("serve", RestoreFailedError, **fields)
         self._on_problem, self._on_loss = on_problem, on_loss

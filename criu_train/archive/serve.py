@@ -31,6 +31,8 @@ class Pages(Protocol):
 class Serving:
     """One restore. CRIU connects to the socket in ``directory``; ``pages`` hold the large images.
 
+    A small image that lies in ``directory`` is handed out instead of the one in ``images``.
+
     ``names``: the small ones that have to be in ``images``, so that one that is lost is no answer that there is none;
     None for those that are.
 
@@ -50,6 +52,7 @@ class Serving:
         self._images = images
         self._names = names
         self._pages = pages
+        self._replaced = directory
         self._on_problem = on_problem
         self._listener = stream.listen(directory, stream.SERVE_SOCKET)
         self._stop = StopSign()
@@ -114,7 +117,8 @@ class Serving:
                 enlarge(pipe)
                 self._pages.stream(name, write)
             else:
-                self._read(self._images / name, write)
+                replaced = self._replaced / name
+                self._read(replaced if replaced.exists() else self._images / name, write)
         except (StoppedError, BrokenPipeError):
             pass  # nobody reads any more
         except Exception as error:  # whatever it was, no pipe may end early

@@ -46,8 +46,10 @@ class ConsoleReporter:
             )
         self._teller.tell(lambda: errors.print(table))
 
-    def restored(self, snapshot: Snapshot, summary: str, warnings: Sequence[str]) -> None:
+    def restored(self, snapshot: Snapshot, summary: str, notes: Sequence[str], warnings: Sequence[str]) -> None:
         self._say(f"restored {snapshot.id}, taken {ago(snapshot.created_at)}; {summary}", "green")
+        for note in notes:
+            self._say(note)
         for warning in warnings:
             self.warning(warning)
 

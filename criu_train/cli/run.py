@@ -20,6 +20,13 @@ def supervision_options(command: Any) -> Any:
             option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts in a row without progress."),
             option("--grace", type=DURATION, default="25s", help="Time between SIGTERM and the end."),
             option("--user", default=None, help="Run the training as this user."),
+            option(
+                "--tcp",
+                type=click.Choice(["close-external", "keep"]),
+                default="close-external",
+                help="Connections to the outside after a restore: closed, so that the training makes new ones, or kept "
+                "for peers that waited. Those within the training always live on.",
+            ),
             option("--dump-timeout", type=DURATION, default="5m", help="Time limit of one dump, beside its memory's."),
             option("--restore-timeout", type=DURATION, default="10m", help="Time limit of one restore."),
             option("--file-limit", type=SIZE, default="1G", help="Largest file whose bytes are saved."),

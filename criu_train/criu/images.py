@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from criu_train.criu.entries import family, unpack
 from criu_train.criu.schema import image_schema
 from criu_train.errors import StoreError
 
-_MAGICS = 8  # bytes: the family of images, then the kind
 _LINKED = 0  # remap_type
 _SERVICE_IMAGES = ("stats-dump", "stats-restore")
 
@@ -159,23 +158,15 @@ class Images:
             data = (self._dir / name).read_bytes()
         except FileNotFoundError:
             return
-        at = _MAGICS
         try:
             self._check_magic(name, data)
-            while at < len(data):
-                (size,) = struct.unpack_from("<I", data, at)
-                at += 4
-                if at + size > len(data):
-                    raise ValueError("it ends in the middle of an entry")
-                yield message.FromString(data[at : at + size])
-                at += size
+            yield from unpack(data, message)
         except Exception as error:  # protobuf's own DecodeError differs between its implementations
             raise StoreError(
                 f"image {self._dir / name} is damaged: {error}", tip="use another snapshot: `criu-train snapshot list`"
             ) from error
 
     def _check_magic(self, name: str, data: bytes) -> None:
-        family, _kind = struct.unpack_from("<ii", data)
         expected = "IMG_SERVICE" if name in _SERVICE_IMAGES else "IMG_COMMON"
-        if family != self._schema.magic.by_name[expected]:
+        if family(data) != self._schema.magic.by_name[expected]:
             raise ValueError("it does not start as an image does")

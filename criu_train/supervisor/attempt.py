@@ -177,8 +177,10 @@ class Attempt:
                         at_cut=self._at_cut,
                     )
                     self._criu_was_killed = ended.killed
-                    # A dump that ends the tree leaves its network lock for a restore to lift, which may never come.
-                    clean = not ended.killed and self._leave_running
+                    # A dump that ends the tree leaves its network lock for a restore to lift, which may never come; but
+                    # without it peers that are to be kept would be told that nobody is there any more.
+                    kept = ended.code == 0 and context.options.tcp == "keep"
+                    clean = not ended.killed and (self._leave_running or kept)
                 finally:
                     if not clean:
                         everyone = [*context.cell.tree(), *context.cell.strays()]

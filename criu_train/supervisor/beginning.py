@@ -112,8 +112,9 @@ class Beginner:
             except BaseException:
                 await restored.cell.kill()
                 raise
-        self._reporter.restored(snapshot, restored.rollback_summary, restored.warnings)
-        self._events.append("restored", snapshot=snapshot.id, warnings=list(restored.warnings))
+        self._reporter.restored(snapshot, restored.rollback_summary, restored.notes, restored.warnings)
+        told = {"notes": list(restored.notes), "warnings": list(restored.warnings)}
+        self._events.append("restored", snapshot=snapshot.id, **told)
         return self._living(Life(run, restored.cell, restored))
 
     async def _start_cold(self, start: Start) -> Life:

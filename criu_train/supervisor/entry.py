@@ -109,8 +109,11 @@ def _supervise(
             f"an interrupted rollback could not be undone: {error}",
             tip=f"see to the cause and run again; what was taken away is under {store.layout.rollback}",
         ) from error
+    wanted = start.candidates[0].id if start.candidates and options.tcp == "keep" else None
     for snapshot in store.snapshots():
-        if snapshot.status == "incomplete":  # if its CRIU was killed, its packet rules are still there
+        # If its CRIU was killed, its packet rules are still there; or they keep peers waiting for a restore.
+        preempted = snapshot.manifest is not None and snapshot.manifest.trigger == "preempt"
+        if snapshot.status == "incomplete" or (preempted and snapshot.id != wanted):
             cure([], log=read_log(snapshot.path))
     store.sweep()
     store.layout.cell.unlink(missing_ok=True)  # it has been read, and tells nothing about what comes now

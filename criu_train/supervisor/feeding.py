@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -44,9 +44,10 @@ class Feeder:
             raise _lost(error) if not archivist.alive else error from error
 
     @asynccontextmanager
-    async def images(self, cell: Cell) -> AsyncIterator[Path]:
+    async def images(self, cell: Cell, replaced: Mapping[str, bytes]) -> AsyncIterator[Path]:
         """The images directory for the restore into ``cell``, which is killed when anything goes wrong.
 
+        ``replaced``: small images that CRIU gets instead of those in the snapshot; where it reads files, it does not.
         Raises RestoreFailedError for bytes that are not what they were, ArchiveLostError.
         """
         if self._digest is None:
@@ -60,7 +61,9 @@ class Feeder:
             cell.kill_now()  # CRIU waits for bytes that will not come
 
         try:
-            yield await archivist.serve(self._snapshot.path, damaged, index_digest=self._digest, on_loss=cell.kill_now)
+            yield await archivist.serve(
+                self._snapshot.path, damaged, index_digest=self._digest, on_loss=cell.kill_now, replaced=replaced
+            )
             await archivist.served()
         except BaseException as error:
             # Before the pipes end: that would be taken for the end of a deleted file.

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from criu_train.criu.connections import TcpPolicy
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -21,6 +23,7 @@ class RunOptions:
     max_restarts: int = 3
     grace: float = 25.0
     user: str | None = None
+    tcp: TcpPolicy = "close-external"
     dump_timeout: float = 300.0
     restore_timeout: float = 600.0
     file_limit: int = 1 << 30

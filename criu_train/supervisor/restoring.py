@@ -15,6 +15,7 @@ import psutil
 from criu_train.cell import processes
 from criu_train.cell.cell import Cell
 from criu_train.criu.command import restore_command
+from criu_train.criu.connections import FILES, Reconnected
 from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
@@ -27,6 +28,7 @@ from criu_train.supervisor.feeding import CHECK_THE_DISK, ArchiveLostError, Feed
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.reconnecting import notes_of, reconnect_here
 from criu_train.workspace.environment import compare
 from criu_train.workspace.journal import Journals
 from criu_train.workspace.listing import Listing, read_listing
@@ -56,6 +58,7 @@ class Restored:
     listing: Listing
     rollback_summary: str
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 class UndoFailedError(CriuTrainError):
@@ -108,12 +111,13 @@ class Restorer:
         await feeder.check()
         listing = read_listing(snapshot.path / "listing.json")
         warnings = _fit(manifest, self._criu)
+        reconnected = await asyncio.to_thread(self._reconnect, snapshot) if feeder.streams else Reconnected()
         async with machine_lock(self._runtime, math.inf):
             rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
             cell: Cell | None = None
             try:
                 cell = await self._new_cell()
-                await self._run_criu(cell, snapshot, manifest, feeder)
+                await self._run_criu(cell, snapshot, manifest, feeder, reconnected)
                 # From here on the tree writes: whoever comes after a crash must not undo the rollback any more.
                 await asyncio.to_thread(rollback.commit)
                 await cell.adopt(manifest.root_pid)
@@ -134,15 +138,22 @@ class Restorer:
                         "the cell was lost while CRIU restored into it", tip="look into the kernel's log (dmesg)"
                     ) from error
                 raise
-        return Restored(cell, snapshot, listing, rollback.summary, (*warnings, *rollback.warnings))
+        all_warnings = (*warnings, *rollback.warnings)
+        return Restored(cell, snapshot, listing, rollback.summary, all_warnings, notes_of(reconnected))
+
+    def _reconnect(self, snapshot: Snapshot) -> Reconnected:
+        return reconnect_here(snapshot, self._criu.pycriu, self._options.tcp)
 
     def _roll_back(self, snapshot: Snapshot, manifest: Manifest, listing: Listing) -> Rollback:
         journals = Journals.since(self._store.layout.journals, manifest.journal, manifest.journal_offset)
         keep = self._store.layout.rollback / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         return roll_back(listing, snapshot.path / "files", journals, _unused(keep))
 
-    async def _run_criu(self, cell: Cell, snapshot: Snapshot, manifest: Manifest, feeder: Feeder) -> None:
-        async with feeder.images(cell) as images:
+    async def _run_criu(
+        self, cell: Cell, snapshot: Snapshot, manifest: Manifest, feeder: Feeder, reconnected: Reconnected
+    ) -> None:
+        replaced = {FILES: reconnected.image} if reconnected.image is not None else {}
+        async with feeder.images(cell, replaced) as images:
             await self._restore_from(images, cell, snapshot, manifest)
 
     async def _restore_from(self, images: Path, cell: Cell, snapshot: Snapshot, manifest: Manifest) -> None:

@@ -1,0 +1,36 @@
+"""What becomes of a snapshot's TCP connections on this machine."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import psutil
+
+from criu_train.criu.connections import FILES, Reconnected, TcpPolicy, reconnect
+from criu_train.errors import RestoreFailedError
+from criu_train.store.snapshot import Snapshot
+from criu_train.supervisor.feeding import CHECK_THE_DISK
+
+_IP = (socket.AF_INET, socket.AF_INET6)
+_NAMED = 5  # peers in a line
+
+
+def reconnect_here(snapshot: Snapshot, pycriu: Path | None, policy: TcpPolicy) -> Reconnected:
+    """Decide with the addresses that this machine has now. Raises RestoreFailedError for a damaged image."""
+    local = [one.address for interface in psutil.net_if_addrs().values() for one in interface if one.family in _IP]
+    try:
+        return reconnect((snapshot.images / FILES).read_bytes(), pycriu, policy=policy, local=local)
+    except Exception as error:  # protobuf's own errors differ between its implementations
+        raise RestoreFailedError(f"corrupt: {FILES}: {error}", tip=CHECK_THE_DISK) from error
+
+
+def notes_of(reconnected: Reconnected) -> tuple[str, ...]:
+    """What a person may want to know of it."""
+    notes = []
+    if closed := reconnected.closed:
+        more = f" and {len(closed) - _NAMED} more" if len(closed) > _NAMED else ""
+        notes.append(f"connections that come back closed: {', '.join(closed[:_NAMED])}{more}")
+    if reconnected.moved:
+        notes.append(f"addresses that are gone, the loopback address instead: {', '.join(reconnected.moved)}")
+    return tuple(notes)
