@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from criu_train.store.environment import Environment
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Listed, Snapshot, Status
 from criu_train.units import ago, format_duration, format_size
@@ -96,11 +97,23 @@ def _manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("Stored", f"{format_size(manifest.stored_bytes)} in {len(manifest.files)} files"),
         ("Added", added(manifest.added_bytes)),
         ("Needs", f"{len(manifest.external)} files outside of the snapshot"),
+        *_environment_facts(manifest.environment),
         ("CRIU", manifest.criu_version),
         ("Kernel", manifest.kernel),
         ("Processor", f"{manifest.cpu.model} ({manifest.cpu.arch})"),
     ]
     return facts + [("Note", note) for note in manifest.notes]
+
+
+def _environment_facts(environment: Environment | None) -> list[tuple[str, str]]:
+    """Python and the number of packages; the code's version."""
+    if environment is None:
+        return []
+    count = environment.package_count
+    packages = f"{count} package{'s' if count != 1 else ''}" if count else ""
+    python = ", ".join(filter(None, (str(environment.python) if environment.python else "", packages)))
+    code = str(environment.code) if environment.code else ""
+    return [(name, fact) for name, fact in (("Python", python), ("Code", code)) if fact]
 
 
 def added(added_bytes: int | None) -> str:

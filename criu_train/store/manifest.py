@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
 from criu_train.errors import StoreError
+from criu_train.store.environment import Environment
 
 VERSION = 2
 READABLE = (1, VERSION)  # 1: the pages lie in images/ as CRIU writes them, and nobody counted what a snapshot added
@@ -68,10 +69,11 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestFields(Facts):
-    """What the supervisor knows about a snapshot."""
+    """What the supervisor knows about a snapshot. ``environment``: None in those of an older criu-train."""
 
     cpu: Cpu
     external: tuple[ExternalFile, ...] = ()
+    environment: Environment | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +117,13 @@ class Manifest(Summary, ManifestFields):
         short = {name: getattr(self, name) for name in _SUMMARY}
         short |= {"stats": dict(self.stats), "metrics": dict(self.metrics)}
         # Long lists of equal shape are rows rather than objects: a third of the size and of the time to read.
-        long = {
+        long: dict[str, Any] = {
             "cpu": asdict(self.cpu),
             "files": {path: list(stored) for path, stored in sorted(self.files.items())},
             "external": [list(one) for one in self.external],
         }
+        if self.environment is not None:
+            long["environment"] = self.environment.to_json()
         head, rest = (json.dumps(part, separators=(",", ":")).encode() for part in (short, long))
         return head[:-1] + b",\n" + rest[1:] + b"\n"
 
@@ -154,6 +158,8 @@ def _make(kind: type[_M], facts: dict[str, Any]) -> _M:
         if issubclass(kind, Manifest):
             facts["cpu"] = Cpu(**facts["cpu"] | {"flags": tuple(facts["cpu"]["flags"])})
             facts["external"] = tuple(map(ExternalFile._make, facts["external"]))
+            if (environment := facts.get("environment")) is not None:
+                facts["environment"] = Environment.from_json(environment)
             facts["files"] = {path: StoredFile._make(row) for path, row in facts["files"].items()}
         return kind(**facts)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

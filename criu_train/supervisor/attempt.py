@@ -27,6 +27,7 @@ from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
 from criu_train.errors import DumpFailedError
 from criu_train.store.draft import Draft
+from criu_train.store.environment import Environment
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
@@ -38,6 +39,7 @@ from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.room import check_room
 from criu_train.workspace.listing import Listing, write_listing
+from criu_train.workspace.survey import survey
 from criu_train.workspace.tracker import Tracker
 
 # The longest that a tree stands still for its last snapshot, where no deadline was given.
@@ -91,6 +93,7 @@ class Attempt:
         self._cut_error: Exception | None = None
         self._pids: list[int] = []
         self._earlier: list[Path] = []
+        self._environment: Environment | None = None
         self._dumped: Dumped | None = None
         self._criu_was_killed = False  # and may have taken the tree along: that is a failure to be told
 
@@ -112,7 +115,8 @@ class Attempt:
         self._draft = draft = context.store.new_draft(context.run.id, self._trigger)
         try:
             await context.cell.sync_journal()
-            await asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
+            precopy = asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
+            _, self._environment = await asyncio.gather(precopy, asyncio.to_thread(survey, self._pids, context.run.cwd))
             usual_s = context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
             ended = await self._run_criu(draft, usual_s, deadline)
             if self._dumped is not None:
@@ -247,6 +251,7 @@ class Attempt:
                 journal=context.tracker.journal.name,
                 root_pid=context.cell.root_pid_in_cell,
                 notes=notes,
+                environment=self._environment,
             ),
             log_ended=ended is not None,
         )

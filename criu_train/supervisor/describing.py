@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from criu_train.cell.processes import command_of
 from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.images import Images
+from criu_train.store.environment import Environment
 from criu_train.store.manifest import ExternalFile, ManifestFields
 from criu_train.store.state import Run
 from criu_train.units import format_size
-from criu_train.workspace.environment import external_file, fingerprint
+from criu_train.workspace.fingerprint import external_file, fingerprint
 from criu_train.workspace.listing import Listing
+from criu_train.workspace.survey import data_files
 
 
 def describe_snapshot(
@@ -27,9 +30,16 @@ def describe_snapshot(
     journal: str,
     root_pid: int,
     notes: Sequence[str],
+    environment: Environment | None = None,
 ) -> ManifestFields:
-    """``root_pid`` as the cell numbers it. CRIU's own figures are missing from a dump that has not ended yet."""
+    """``root_pid`` as the cell numbers it. CRIU's own figures are missing from a dump that has not ended yet.
+
+    ``environment``: as the survey before the dump found it, without the data.
+    """
     host, stats = fingerprint(), images.dump_stats()
+    external = _external(images, {entry.path for entry in listing.entries})
+    if environment is not None:
+        environment = replace(environment, data=data_files(images.files(), external, listing.entries))
     return ManifestFields(
         command=run.command,
         cwd=run.cwd,
@@ -46,7 +56,8 @@ def describe_snapshot(
         stats=stats,
         journal=journal,
         journal_offset=cut.journal_offset,
-        external=_external(images, {entry.path for entry in listing.entries}),
+        external=external,
+        environment=environment,
         notes=tuple(notes),
     )
 

@@ -6,14 +6,15 @@ snapshot refused without need is training lost.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from criu_train.store.manifest import Cpu, ExternalFile, Manifest
-from criu_train.workspace.elf import build_id
+from criu_train.store.environment import CodeVersion, Environment, Gpu
+from criu_train.store.manifest import Cpu, Manifest
+from criu_train.workspace.code_version import code_version
+from criu_train.workspace.fingerprint import Fingerprint, fingerprint
+from criu_train.workspace.replaced import Replaced, changed_files, some
 
 # Processor flags that programs use as instructions: code that found them at its start dies of SIGILL without them.
 # The other x86 flags tell of mitigations, timers and virtualisation, and come and go with the kernel's version.
@@ -23,16 +24,6 @@ _X86_INSTRUCTIONS = re.compile(
     r"|rdrand|rdseed|rdtscp|rdpid|lahf_lm|fsgsbase|xsave|xsaveopt|xsavec|rtm|hle|clflush|clflushopt|clwb|clzero"
     r"|movdiri|movdir64b|waitpkg|serialize|enqcmd|pku|cldemote|cmpccxadd)"
 )
-_NAMED = 2  # so many files a line; the rest is counted
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What matters about this machine, for the manifest."""
-
-    kernel: str
-    boot_id: str
-    cpu: Cpu
 
 
 @dataclass(frozen=True)
@@ -42,29 +33,6 @@ class Finding:
     blocking: bool
     what: str
     tip: str
-
-
-def fingerprint() -> Fingerprint:
-    """This machine, now."""
-    return Fingerprint(
-        kernel=os.uname().release,
-        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        cpu=parse_cpuinfo(Path("/proc/cpuinfo").read_text(), os.uname().machine),
-    )
-
-
-def parse_cpuinfo(text: str, arch: str) -> Cpu:
-    """The first processor in ``/proc/cpuinfo``; x86 calls its features flags, ARM calls them Features."""
-    first = text.strip().split("\n\n")[0]
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
-    flags = facts.get("flags") or facts.get("Features") or ""
-    return Cpu(arch, facts.get("model name") or facts.get("CPU part") or "unknown", tuple(sorted(flags.split())))
-
-
-def external_file(path: str) -> ExternalFile:
-    """What is needed to know a file again that a snapshot names and does not hold; raises OSError."""
-    status = Path(path).stat()
-    return ExternalFile(path, status.st_size, status.st_mtime_ns, status.st_mode, build_id(Path(path)))
 
 
 def compare(manifest: Manifest, *, criu_version: str | None, now: Fingerprint | None = None) -> tuple[Finding, ...]:
@@ -77,8 +45,10 @@ def compare(manifest: Manifest, *, criu_version: str | None, now: Fingerprint | 
         *_compare_criu(manifest.criu_version, criu_version),
         *_compare_cpu(manifest.cpu, here.cpu),
         *_compare_kernel(manifest.kernel, here.kernel),
-        *_compare_files(manifest.external),
+        *_compare_files(manifest),
     ]
+    if then := manifest.environment:
+        found += [*_compare_gpu(then.gpu, here.gpu), *_compare_code(then.code, manifest.cwd)]
     return tuple(sorted(found, key=lambda one: not one.blocking))
 
 
@@ -103,7 +73,7 @@ def _compare_cpu(then: Cpu, now: Cpu) -> Iterable[Finding]:
     if used:
         yield Finding(
             True,
-            f"this processor ({now.model}) lacks {_some(used, 6)}, which the one at the dump ({then.model}) has",
+            f"this processor ({now.model}) lacks {some(used, 6)}, which the one at the dump ({then.model}) has",
             "restore on a processor of the same or a newer generation",
         )
     elif then.model != now.model:
@@ -120,51 +90,49 @@ def _compare_kernel(then: str, now: str) -> Iterable[Finding]:
         yield Finding(False, f"the kernel is {now}, at the dump it was {then}", tip)
 
 
-def _compare_files(files: Iterable[ExternalFile]) -> Iterable[Finding]:
-    by_problem: dict[str, list[str]] = {}
-    for one in files:
-        if problem := _problem(one):
-            by_problem.setdefault(problem, []).append(one.path)
-    tips = {
-        _GONE: "put it back from where it came: the restored training has it open or mapped",
-        _OTHER_TIME: "if it is data or code, the training goes on with what is in it now",
-    }
-    plural = {_GONE: "are missing", _OTHER_SIZE: "have other sizes than at the dump"}
-    for problem, paths in by_problem.items():
+def _compare_files(manifest: Manifest) -> Iterable[Finding]:
+    """Files that a restore needs, by what was installed where they belong to it, else by what is wrong with them."""
+    changed = changed_files(manifest.external)
+    replaced = Replaced(manifest.environment or Environment(), manifest.external)
+    for blocking in (True, False):
+        # A file with other times may be the same file; the programs it belongs to tell more by their versions.
+        told = replaced.claim(changed, blocking=blocking)
+        if told:
+            tip = f"install what was there at the dump: {some(replaced.wanted(told), 6)}"
+            yield Finding(blocking, some([replaced.tell(one) for one in told], 3), tip)
+    for problem, paths in changed.items():
+        if paths:
+            yield Finding(problem.blocking, f"{some(paths, 2)} {problem.tell(len(paths))}", problem.tip)
+    if others := replaced.not_claimed():
         yield Finding(
-            problem != _OTHER_TIME,
-            f"{_some(paths, _NAMED)} {plural.get(problem, problem) if len(paths) > 1 else problem}",
-            tips.get(problem, "install again the version that was there at the dump"),
+            False,
+            f"{len(others)} installed package{'s' if len(others) > 1 else ''} changed: {some(others, 3)}",
+            "what the training has imported stays as it was; what it imports later comes as it is now",
         )
 
 
-_GONE = "is missing"
-_OTHER_SIZE = "has another size than at the dump"
-_OTHER_MODE = "changed its kind or permissions"
-_OTHER_BUILD = "was replaced by another build"
-_OTHER_TIME = "was written to since the dump"
+def _compare_gpu(then: Gpu, now: Gpu) -> Iterable[Finding]:
+    if then.drivers and then.drivers != now.drivers:
+        drivers = ", ".join(now.drivers) or "not there"
+        tip = "if the restore fails: boot with the driver of the dump"
+        yield Finding(False, f"the GPU driver is {drivers}, at the dump it was {', '.join(then.drivers)}", tip)
+    if then.devices and then.devices != now.devices:
+        tip = "a training that holds GPU memory needs the same devices"
+        there = ", ".join(now.devices) or "none"
+        yield Finding(False, f"the GPUs are other ones: {there}, at the dump {', '.join(then.devices)}", tip)
 
 
-def _problem(then: ExternalFile) -> str | None:
-    try:
-        status = Path(then.path).stat()
-    except OSError:
-        return _GONE
-    if status.st_size != then.size:
-        return _OTHER_SIZE
-    if then.mode is not None and status.st_mode != then.mode:
-        return _OTHER_MODE
-    if status.st_mtime_ns == then.mtime_ns:
-        return None
-    build = build_id(Path(then.path))
-    if build is None or then.build is None:
-        return _OTHER_TIME if build == then.build else _OTHER_BUILD
-    return None if build == then.build else _OTHER_BUILD
-
-
-def _some(names: list[str], most: int) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+def _compare_code(then: CodeVersion | None, cwd: str) -> Iterable[Finding]:
+    if then is None or (now := code_version(cwd)) is None:
+        return
+    tip = "the restored training goes on with the code it has in memory; `run --fresh` starts anew with the new one"
+    if then.commit != now.commit:
+        yield Finding(False, f"the code is at {now}, at the dump it was at {then}", tip)
+    elif None not in (then.dirty, now.dirty) and then.dirty != now.dirty:
+        what = "has changes that are not committed, at the dump it had none"
+        if then.dirty:
+            what = "has no changes any more that are not committed, at the dump it had some"
+        yield Finding(False, f"the code {what}", tip)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -14,14 +14,8 @@ import pytest
 
 from criu_train.store.manifest import Cpu, ExternalFile, Manifest
 from criu_train.workspace.elf import build_id
-from criu_train.workspace.environment import (
-    Finding,
-    Fingerprint,
-    compare,
-    external_file,
-    fingerprint,
-    parse_cpuinfo,
-)
+from criu_train.workspace.environment import Finding, compare
+from criu_train.workspace.fingerprint import Fingerprint, external_file, fingerprint, parse_cpuinfo
 
 CPU = Cpu("x86_64", "Xeon 9", ("avx2", "avx512f", "constant_tsc", "fpu", "sse2"))
 HERE = Fingerprint("6.18.0", "boot", CPU)

@@ -1,0 +1,113 @@
+"""What surrounded the training is in the snapshot, and a restore tells what has changed of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from conftest import StartJob
+from harness import Job
+
+pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+
+TRAIN = """
+import ctypes, json, sys, time
+library = ctypes.CDLL(sys.argv[1])
+data = open(sys.argv[2], "rb")
+for step in range(1, 100_000):
+    with open("metrics.jsonl", "a") as log:
+        log.write(json.dumps({"step": step}) + "\\n")
+    time.sleep(0.02)
+"""
+
+
+def git(directory: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=directory, check=True, capture_output=True, text=True, timeout=30
+    )
+    return done.stdout.strip()
+
+
+def install(site: Path, version: str, library: Path) -> None:
+    """The package ``fake``, with one library."""
+    shutil.rmtree(site, ignore_errors=True)
+    (site / "fake").mkdir(parents=True)
+    shutil.copy(library, site / "fake" / "lib.so")
+    place = site / f"fake-{version}.dist-info"
+    place.mkdir()
+    (place / "RECORD").write_text(f"fake/lib.so,,\n{place.name}/RECORD,,\n")
+
+
+def libraries() -> list[Path]:
+    """Some real ones, of different builds."""
+    return sorted(Path(sysconfig.get_config_var("DESTSHARED")).glob("_*.so"))
+
+
+@pytest.fixture
+def job(place: Path, start_job: StartJob) -> Job:
+    """A training with a snapshot and a commit, that maps a library of a package and reads 2 MiB of data."""
+    work, site, data = place / "job" / "work", place / "site-packages", place / "data.bin"
+    work.mkdir(parents=True)
+    (work / "train.py").write_text(TRAIN)
+    git(work, "init")
+    git(work, "add", "train.py")
+    git(work, "commit", "-m", "first")
+    install(site, "1.0", libraries()[0])
+    data.write_bytes(os.urandom(2 << 20))
+    job = start_job([sys.executable, "train.py", str(site / "fake" / "lib.so"), str(data)], "--every", "1h")
+    job.wait_for_step(3)
+    job.dump()
+    return job
+
+
+def test_a_snapshot_tells_python_packages_commit_and_data(job: Job, place: Path) -> None:
+    commit = git(job.work, "rev-parse", "HEAD")
+    manifest = job.tell("snapshot", "show", "latest", "--json").json()["manifest"]
+    environment = manifest["environment"]
+    python = environment["python"]
+    assert (python["name"], python["version"]) == ("python", sys.version.split()[0])
+    assert Path(python["path"]).samefile(sys.executable)
+    assert environment["packages"][str(place / "site-packages")] == {"fake": "1.0"}
+    # The training's own environment, as the tests run in it.
+    everything = {name for packages in environment["packages"].values() for name in packages}
+    assert {"pytest", "psutil", "click"} <= everything
+    assert environment["code"] == {"commit": commit, "branch": "main", "dirty": False}
+    status = (place / "data.bin").stat()
+    assert environment["data"] == [[str(place / "data.bin"), status.st_size, status.st_mtime_ns]]
+    shown = job.tell("snapshot", "show", "latest").out
+    assert f"python {sys.version.split()[0]}, {len(everything)} packages" in shown
+    assert f"{commit[:10]} on main" in shown
+
+
+def test_another_commit_is_told_and_does_not_keep_the_training_from_going_on(job: Job) -> None:
+    commit = git(job.work, "rev-parse", "HEAD")
+    job.kill_everything()
+    git(job.work, "commit", "--allow-empty", "-m", "second")
+    job.start()
+    job.wait_for_restore()
+    new = git(job.work, "rev-parse", "HEAD")
+    assert f"the code is at {new[:10]} on main, at the dump it was at {commit[:10]} on main" in job.said()
+    job.wait_for_progress()
+
+
+def test_a_package_whose_mapped_library_was_replaced_is_named_and_keeps_the_snapshot_from_being_used(
+    job: Job, place: Path
+) -> None:
+    job.kill_everything()
+    before = job.contents()
+    first, *others = libraries()
+    other = next(one for one in others if one.stat().st_size != first.stat().st_size)
+    install(place / "site-packages", "2.0", other)
+    job.start("--on-restore-failure", "fail")
+    assert job.wait() == 125
+    assert "fake 1.0 was replaced by 2.0" in job.said()
+    assert job.contents() == before
+    events = [json.dumps(one) for one in job.events()]
+    assert any("fake 1.0 was replaced by 2.0" in one for one in events)
