@@ -18,7 +18,7 @@ from typing import Any
 from criu_train.criu.find import find_criu
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent), "CRIU_TRAIN_WARMUP": "0"}
 LIMIT_S = 900.0
 
 

@@ -56,7 +56,13 @@ def torchrun(*arguments: object) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """The environment of everything a test starts; the package is found also where it isn't installed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("CRIU_TRAIN_STORE")}
-    env |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1", **more}
+    env |= {
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONUNBUFFERED": "1",
+        "CRIU_TRAIN_WARMUP": "0",
+        **more,
+    }
     try:
         importlib.metadata.distribution("criu-train")
     except importlib.metadata.PackageNotFoundError:

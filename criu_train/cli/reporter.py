@@ -56,8 +56,10 @@ class ConsoleReporter:
     def cold_start(self, reason: str) -> None:
         self._say(f"cold start: {reason}")
 
-    def started(self, supervisor_pid: int, next_dump_s: float | None) -> None:
-        every = f"a snapshot every {format_duration(next_dump_s)}" if next_dump_s else "no timer"
+    def started(self, supervisor_pid: int, every_s: float | None, trial_s: float | None) -> None:
+        every = f"a snapshot every {format_duration(every_s)}" if every_s else "no timer"
+        if trial_s is not None and (every_s is None or trial_s < every_s):
+            every += f", one in {format_duration(trial_s)} to see that it works"
         self._say(f"watching, {every}; kill -USR1 {supervisor_pid} takes one now")
 
     def warning(self, what: str, tip: str | None = None) -> None:
@@ -77,6 +79,11 @@ class ConsoleReporter:
 
     def dump_failed(self, error: CriuTrainError) -> None:
         self._say(f"dump failed: {error}", "bold yellow")
+        self._say(f"tip: {error.tip}")
+
+    def trial_failed(self, error: CriuTrainError) -> None:
+        self._say("SNAPSHOTS OF THIS TRAINING DO NOT WORK: if it is interrupted now, all is lost", "bold red")
+        self._say(f"the trial dump failed: {error}", "bold red")
         self._say(f"tip: {error.tip}")
 
     def stopping(self, number: signal.Signals, grace: float) -> None:

@@ -16,6 +16,12 @@ def supervision_options(command: Any) -> Any:
     for decorate in reversed(
         (
             option("--every", type=DURATION, default="30m", help="Time between two snapshots; 0 for no timer."),
+            option(
+                "--warmup",
+                type=DURATION,
+                default="1m",
+                help="When a first snapshot shows whether they work at all, unless the timer comes sooner; 0 for none.",
+            ),
             option("--keep", type=click.IntRange(min=1), default=5, help="How many complete snapshots to keep."),
             option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts in a row without progress."),
             option("--grace", type=DURATION, default="25s", help="Time between SIGTERM and the end."),
@@ -85,4 +91,4 @@ def options_of(chosen: dict[str, Any]) -> Any:
     """The supervisor's options from what click has parsed."""
     from criu_train.supervisor.options import RunOptions
 
-    return RunOptions(**{**chosen, "every": chosen["every"] or None})
+    return RunOptions(**{**chosen, "every": chosen["every"] or None, "warmup": chosen["warmup"] or None})

@@ -11,12 +11,13 @@ from criu_train.criu.connections import TcpPolicy
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Durations in seconds, sizes in bytes. ``every`` None means no timer.
+    """Durations in seconds, sizes in bytes. ``every`` None means no timer, ``warmup`` None no trial dump.
 
     ``memory_limit``: the most memory kept for captures, None for half of what is free.
     """
 
     every: float | None = 1800.0
+    warmup: float | None = 60.0
     keep: int = 5
     fresh: bool = False
     on_restore_failure: Literal["cold", "fail"] = "cold"

@@ -29,6 +29,7 @@ from criu_train.supervisor.progress import Progress
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
 from criu_train.supervisor.restoring import Restored
+from criu_train.supervisor.schedule import Schedule
 from criu_train.supervisor.start import Start, restorable
 from criu_train.supervisor.state import State, StateFile, boot_id
 from criu_train.supervisor.watching import Outcome, Watcher
@@ -194,7 +195,7 @@ class Supervisor:
         except BaseException:
             await cell.kill()  # nobody would watch over it; the run goes on from the same snapshot
             raise
-        self._reporter.started(os.getpid(), self._options.every)
+        self._reporter.started(os.getpid(), self._options.every, self._trial_after(life))
         try:
             outcome = await watcher.watch()
             await cell.close()
@@ -230,7 +231,12 @@ class Supervisor:
             events=self._events,
             reporter=self._reporter,
             options=self._options,
+            schedule=Schedule(self._options.every, self._trial_after(life)),
         )
+
+    def _trial_after(self, life: Life) -> float | None:
+        """What was restored has been dumped before."""
+        return self._options.warmup if life.restored is None else None
 
     def _follow_output(self, start: int) -> OutputFollower | None:
         try:

@@ -24,6 +24,7 @@ from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, WantedDump
+from criu_train.supervisor.schedule import Schedule
 from criu_train.supervisor.state import StateFile
 from criu_train.workspace.rollback import forget_old
 
@@ -60,6 +61,7 @@ class Watcher:
         events: EventLog,
         reporter: Reporter,
         options: RunOptions,
+        schedule: Schedule,
     ) -> None:
         self._cell = cell
         self._dumper = dumper
@@ -71,12 +73,12 @@ class Watcher:
         self._options = options
         self._began = time.monotonic()
         self._snapshots: list[tuple[str, float]] = []
-        self._due: float | None = None
+        self._schedule = schedule
         self._late: asyncio.Future[Any] | None = None
 
     async def watch(self) -> Outcome:
         """Returns when the cell's training is gone. The cell itself still has to be closed."""
-        self._schedule()
+        self._tell_schedule()
         while not self._cell.ended.done():
             if self._requests.stop_signal is not None:
                 return await self._stop()
@@ -99,7 +101,8 @@ class Watcher:
             wanted.done.set_result(DumpFailedError("the training was stopped", tip="run the same command to go on"))
             return False
         wanted.done.set_result(dump.result())
-        self._schedule(began)
+        self._schedule.dumped(began)
+        self._tell_schedule()
         return True
 
     async def _hurry_when_it_ends(self) -> None:
@@ -117,24 +120,19 @@ class Watcher:
         lived = time.monotonic() - self._began
         return Outcome(how, self._cell.ended.result(), lived, tuple(self._snapshots))
 
-    def _schedule(self, last_began: float | None = None) -> None:
-        """The next timer dump begins one interval after the last dump began, whatever its trigger; one that took
-        long, in the background too, leaves half an interval in between."""
-        every, now = self._options.every, time.monotonic()
-        wait = 0.0 if every is None else every if last_began is None else max(last_began + every - now, every / 2)
-        self._due = now + wait if every is not None else None
-        due_at = datetime.now(UTC) + timedelta(seconds=wait) if every is not None else None
+    def _tell_schedule(self) -> None:
+        left = self._schedule.left
+        due_at = datetime.now(UTC) + timedelta(seconds=left) if left is not None else None
         self._state.change(state="running", next_dump_at=due_at.strftime("%Y-%m-%dT%H:%M:%SZ") if due_at else None)
 
     async def _wait_for_something(self) -> None:
         news = asyncio.ensure_future(self._requests.news())
-        timeout = max(0.0, self._due - time.monotonic()) if self._due is not None else None
         waits: set[asyncio.Future[Any]] = {news, self._cell.ended}
-        done, _ = await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waits, timeout=self._schedule.left, return_when=asyncio.FIRST_COMPLETED)
         if not news.done():
             news.cancel()
         if not done:
-            self._requests.dump("timer")
+            self._requests.dump(self._schedule.trigger)
 
     # --- dumps --------------------------------------------------------------------------------------------------
 
@@ -179,7 +177,10 @@ class Watcher:
         self._state.change(dumps_failed=self._state.state.dumps_failed + 1)
         details = "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else None
         self._events.append("dump_failed", trigger=trigger, reason=str(error), tip=error.tip, details=details)
-        self._reporter.dump_failed(error)
+        if trigger == "trial":
+            self._reporter.trial_failed(error)
+        else:
+            self._reporter.dump_failed(error)
 
     # --- stopping ----------------------------------------------------------------------------------------------
 

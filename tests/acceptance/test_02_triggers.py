@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Reference, StartJob
-from harness import Job, workload
+from harness import Job, until, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -35,6 +35,27 @@ def test_a_signal_gives_a_snapshot_and_the_training_goes_on(start_job: StartJob)
     assert snapshot["memory_bytes"] > 1 << 20
     job.wait_for_progress()
     assert job.status()["last_snapshot"] == snapshot["id"]
+
+
+def test_a_trial_tells_early_that_snapshots_work(start_job: StartJob) -> None:
+    job = start_job(LONG, "--every", "1h", "--warmup", "2s")
+    snapshot = job.wait_for_snapshot()
+    assert snapshot["trigger"] == "trial"
+    assert "to see that it works" in job.said()
+    job.kill_everything()
+    job.start()
+    job.wait_for_restore()
+    job.wait_for_progress(120)  # what was restored needs no trial
+    assert [one["trigger"] for one in job.snapshots()] == ["trial"]
+
+
+def test_a_trial_that_fails_tells_so_loudly_and_the_training_goes_on(start_job: StartJob, place: Path) -> None:
+    (place / "undumpable").touch()
+    command = workload("plain.py", "--steps", 2000, "--delay", 0.02, "--control", place)
+    job = start_job(command, "--every", "1h", "--warmup", "1s")
+    until(lambda: "SNAPSHOTS OF THIS TRAINING DO NOT WORK" in job.said(), "a loud word")
+    assert "userfaultfd" in job.said()
+    job.wait_for_progress()
 
 
 def test_the_timer_gives_one_snapshot_after_another(start_job: StartJob) -> None:

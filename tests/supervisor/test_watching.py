@@ -13,6 +13,7 @@ from criu_train.cell.records import Ended
 from criu_train.store.events import EventLog
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.requests import Requests
+from criu_train.supervisor.schedule import Schedule
 from criu_train.supervisor.watching import Watcher
 
 
@@ -68,6 +69,7 @@ async def test_what_an_interrupted_dump_has_begun_is_mended_before_the_watch_end
         events=EventLog(tmp_path / "events.jsonl"),
         reporter=cast(Any, Anything()),
         options=RunOptions(every=None),
+        schedule=Schedule(None, None),
     )
     watch = asyncio.ensure_future(watcher.watch())
     if asked_for is not None:
