@@ -6,15 +6,19 @@ import re
 from dataclasses import dataclass
 from signal import Signals
 
+from criu_train.criu.failure import Failure
 from criu_train.criu.failures import FAILURES
 
-_ERROR = re.compile(r"Error \(([^)]*)\): (.*)")
+_ERROR = re.compile(r"Error \([^)]*\): (.*)")
 _HARMLESS = re.compile(
     r"Can't setup RLIMIT_NOFILE for self"  # tells that a limit is not raised further
     r"|tun: Unable to create tun"  # tells that there are no such devices, as in every container
+    r"|reported by netlink|Unable to create a veth pair|net: Unexpected error|Diag module missing"  # asks the kernel
     r"|Dumping FAILED|Restoring FAILED"  # tells what is known
-    r"|\bfailed with -1$|Unable to detach from"  # tells where it passed by on its way up
+    r"|\bfailed with -1$|exited, status=\d+$|Unable to detach from"  # tells where it passed by on its way up
 )
+_SAID_AS_A_WARNING = "Unable to interrupt task"
+_WAITS_FOR_A_LOCK = re.compile(r"\((?:flock|posix)\)flag: [^\n]*\s*\Z")
 _LOG_TIP = "the whole log is kept beside the snapshot"
 
 
@@ -30,38 +34,60 @@ class Explanation:
     passing: bool = False
 
 
+@dataclass(frozen=True)
+class Found:
+    """A row of the table, and its two sentences with the blanks filled in."""
+
+    failure: Failure
+    what: str
+    tip: str
+
+
 def explain(log: str, exit_code: int | None, *, timed_out: bool = False) -> Explanation:
     """Why this CRIU failed.
 
     ``log`` is the text of its log file, complete or not; ``exit_code`` is negative for the signal that ended it, None
     when it is not known. ``timed_out``: it was ended because it took too long.
     """
-    errors = "\n".join(line for line in log.splitlines() if _tells_a_cause(line))
-    for failure in FAILURES:
-        if match := failure.pattern.search(errors):
-            groups = [group for group in match.groups() if group is not None] or [""]
-            padded = groups + [""] * (match.re.groups - len(groups))
-            return Explanation(failure.what.format(*padded), failure.tip.format(*padded), failure.passing)
+    if found := find_failure(log):
+        return Explanation(found.what, found.tip, found.failure.passing)
     if timed_out:
-        return Explanation("CRIU took too long and was stopped", f"allow it more time; {_LOG_TIP}")
+        return _too_long(log)
     if exit_code is not None and exit_code < 0:
         return Explanation(f"CRIU was killed by {_signal_name(-exit_code)}", _killed_tip(-exit_code))
-    if last := _last_error(errors):
-        return Explanation(f"CRIU failed: {last}", _LOG_TIP)
+    if first := _ERROR.search(_causes(log)):
+        return Explanation(f"CRIU failed: {first[1].strip().rstrip('.!')}", _LOG_TIP)
     if exit_code in (126, 127):
         return Explanation("CRIU could not be executed", "run `criu-train setup`")
     code = "" if exit_code is None else f" with exit code {exit_code}"
     return Explanation(f"CRIU failed{code} and logged no reason", _LOG_TIP)
 
 
+def _too_long(log: str) -> Explanation:
+    if _WAITS_FOR_A_LOCK.search(log):
+        return Explanation("the restore waited in vain for a file lock that another program holds", "end that program")
+    return Explanation("CRIU took too long and was stopped", f"allow it more time; {_LOG_TIP}")
+
+
+def find_failure(log: str) -> Found | None:
+    """The first row of the table that this log bears out."""
+    causes = _causes(log)
+    for failure in FAILURES:
+        if match := failure.pattern.search(causes):
+            groups = [group for group in match.groups() if group is not None]
+            padded = groups + [""] * (match.re.groups - len(groups))
+            return Found(failure, failure.what.format(*padded), failure.tip.format(*padded))
+    return None
+
+
+def _causes(log: str) -> str:
+    return "\n".join(line for line in log.splitlines() if _tells_a_cause(line))
+
+
 def _tells_a_cause(line: str) -> bool:
     """Lines of the log's lower levels quote paths and names that look like failures."""
-    return ("Error (" in line or not re.match(r"\(\d+\.\d+\)", line)) and not _HARMLESS.search(line)
-
-
-def _last_error(errors: str) -> str:
-    found = _ERROR.findall(errors)
-    return str(found[-1][1]).strip().rstrip(".!") if found else ""
+    told = "Error (" in line or _SAID_AS_A_WARNING in line or not re.match(r"\(\d+\.\d+\)|pie: ", line)
+    return told and not _HARMLESS.search(line)
 
 
 def _signal_name(number: int) -> str:
