@@ -11,6 +11,7 @@ from rich.text import Text
 from criu_train.cli.console import console, errors, print_json
 from criu_train.cli.parameters import json_option, option
 from criu_train.cli.settings import Settings
+from criu_train.cli.snapshot_diff import diff
 from criu_train.cli.snapshot_export import export, import_
 from criu_train.cli.snapshot_view import as_json, snapshot_facts, status_word
 from criu_train.errors import UsageError
@@ -25,7 +26,7 @@ _ID_HELP = "ID is an id, a unique beginning of one, the number after its dash, o
 
 @click.group()
 def snapshot() -> None:
-    """List, show, verify, delete, export and import snapshots.
+    """List, show, compare, verify, delete, export and import snapshots.
 
     \b
     Examples:
@@ -35,7 +36,7 @@ def snapshot() -> None:
     """
 
 
-for command in (export, import_):
+for command in (diff, export, import_):
     snapshot.add_command(command)
 
 

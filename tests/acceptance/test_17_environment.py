@@ -17,12 +17,17 @@ from harness import Job
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
 
 TRAIN = """
-import ctypes, json, sys, time
+import ctypes, json, os, subprocess, sys, time
 library = ctypes.CDLL(sys.argv[1])
 data = open(sys.argv[2], "rb")
 for step in range(1, 100_000):
     with open("metrics.jsonl", "a") as log:
         log.write(json.dumps({"step": step}) + "\\n")
+    if os.path.exists("grow") and not os.path.exists("model.bin"):
+        helper = subprocess.Popen(["sleep", "1000"])
+        held = open("model.bin", "wb")
+        held.write(bytes(3000))
+        held.flush()
     time.sleep(0.02)
 """
 
@@ -84,6 +89,27 @@ def test_a_snapshot_tells_python_packages_commit_and_data(job: Job, place: Path)
     shown = job.tell("snapshot", "show", "latest").out
     assert f"python {sys.version.split()[0]}, {len(everything)} packages" in shown
     assert f"{commit[:10]} on main" in shown
+
+
+def test_diff_tells_what_changed_between_two_snapshots_and_nothing_of_this_machine(job: Job, place: Path) -> None:
+    (job.work / "grow").touch()
+    job.wait_for_progress(5)
+    job.dump()
+    told = job.tell("snapshot", "diff", "1", "2", "--json").json()
+    assert list(told["tasks"]["added"].values()) == ["sleep"]
+    assert (told["tasks"]["removed"], told["tasks"]["changed"]) == ({}, {})
+    assert str(job.work / "model.bin") in told["open_files"]["added"]
+    assert told["files"]["added"] == {str(job.work / "model.bin"): 3000}
+    assert list(told["files"]["grown"]) == [str(job.work / "metrics.jsonl")]
+    assert (told["files"]["removed"], told["files"]["rewritten"]) == ({}, {})
+    assert not any(told["packages"].values()) and not any(told["data"].values())
+    assert told["facts"]["tasks"] == [1, 2]
+    assert not told["facts"].keys() & {"kernel", "cpu", "python", "code", "libc", "run", "command"}
+    assert told["seconds"] >= 0 and told["added_bytes"] > 0
+    said = job.tell("snapshot", "diff", "1", "2").out
+    assert "sleep" in said and "model.bin  2.9 KiB" in said
+    here = job.tell("snapshot", "diff", "latest", "--here")
+    assert (here.code, here.out) == (0, "nothing\n")
 
 
 def test_another_commit_is_told_and_does_not_keep_the_training_from_going_on(job: Job) -> None:
