@@ -164,6 +164,7 @@ def _parts(told: Differences) -> Iterator[Table | Text]:
         ("Metrics", told.metrics, lambda value: f"{value:.6g}"),
         ("Processes", told.tasks, _word),
         ("Open files", told.open_files, lambda _: ""),
+        ("Programs and libraries", told.libraries, lambda _: ""),
         ("Packages", told.packages, _word),
         ("Data", told.data, lambda row: format_size(row[0])),
         ("Files", told.files, _size),
@@ -173,10 +174,11 @@ def _parts(told: Differences) -> Iterator[Table | Text]:
             yield Text.assemble((title, "bold"), "  can't be read from both snapshots")
         elif group:
             yield Text(title, style="bold")
-            yield from _lines(asdict(group), write)
+            yield from _lines(asdict(group), write, told.after.cwd)
 
 
-def _lines(group: Mapping[str, Mapping[str, Any]], write: Callable[[Any], str]) -> Iterator[Text]:
+def _lines(group: Mapping[str, Mapping[str, Any]], write: Callable[[Any], str], cwd: str) -> Iterator[Text]:
+    """A line a thing; paths as seen from the training's working directory."""
     rest = 0
     for kind, things in group.items():
         for at, (name, value) in enumerate(things.items()):
@@ -184,8 +186,8 @@ def _lines(group: Mapping[str, Mapping[str, Any]], write: Callable[[Any], str]) 
                 rest += 1
                 continue
             told = write(value) if kind in ("added", "removed") else _pair(value, write)
-            line = Text.assemble("  ", (_SIGNS[kind], _STYLES[kind]), f" {name}  {told}".rstrip(), overflow="fold")
-            yield line
+            line = f" {name.removeprefix(f'{cwd}/')}  {told}".rstrip()
+            yield Text.assemble("  ", (_SIGNS[kind], _STYLES[kind]), line, overflow="fold")
     if rest:
         yield Text(f"  and {rest} more; --json tells all", style="dim")
 

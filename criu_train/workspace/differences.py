@@ -15,6 +15,7 @@ from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot
 from criu_train.workspace.blobs import PART_BYTES, BlobReader
 from criu_train.workspace.listing import Entry, Part, read_listing
+from criu_train.workspace.survey import is_code
 
 # Files whose bytes are not kept in like pieces are compared byte by byte up to this size.
 _READ_BYTES = 64 << 20
@@ -24,7 +25,7 @@ _FACTS = (
 )  # fmt: skip
 
 # The groups of differences, in the order in which they are told.
-GROUPS = ("metrics", "tasks", "open_files", "packages", "data", "files")
+GROUPS = ("metrics", "tasks", "open_files", "libraries", "packages", "data", "files")
 
 Pair = tuple[Any, Any]
 
@@ -67,9 +68,10 @@ class Files:
 
 @dataclass(frozen=True)
 class Differences:
-    """From ``before`` to ``after``; ``tasks``, ``open_files`` and ``files`` are None where a snapshot can't tell them.
+    """From ``before`` to ``after``; what comes from images or listings is None where a snapshot can't tell it.
 
-    ``facts``: single values that differ. ``tasks``: by PID, the command's short name. ``open_files``: open or mapped.
+    ``facts``: single values that differ. ``tasks``: by PID, the command's short name. ``open_files``: open or mapped;
+    ``libraries`` are those of them that belong to programs, packages and the system.
     ``packages``: by name. ``data``: large files that are only read, with size and time.
     ``added_bytes``: what ``after`` added to the disk when it was taken, None: not counted.
     """
@@ -83,6 +85,7 @@ class Differences:
     data: Changed
     tasks: Changed | None
     open_files: Changed | None
+    libraries: Changed | None
     files: Files | None
     added_bytes: int | None
 
@@ -113,7 +116,8 @@ def differences(before: Snapshot, after: Snapshot, pycriu: Path | None) -> Diffe
         packages=Changed.between(_packages(old), _packages(new)),
         data=Changed.between(*({row.path: (row.size, row.mtime_ns) for row in one.data} for one in (old, new))),
         tasks=_tasks(images),
-        open_files=_open_files(images),
+        open_files=_open_files(images, code=False),
+        libraries=_open_files(images, code=True),
         files=_files(before, after),
         added_bytes=now.added_bytes,
     )
@@ -147,10 +151,15 @@ def _tasks(images: Collection[Images]) -> Changed | None:
         return None
 
 
-def _open_files(images: Collection[Images]) -> Changed | None:
+def _open_files(images: Collection[Images], *, code: bool) -> Changed | None:
     """Paths alone: sizes and positions change with every step."""
+
+    def paths(one: Images) -> dict[str, None]:
+        files = (file for file in one.files() if not file.deleted)
+        return {file.path: None for file in files if (bool(file.build_id) or is_code(file.path)) == code}
+
     try:
-        return Changed.between(*({file.path: None for file in one.files() if not file.deleted} for one in images))
+        return Changed.between(*map(paths, images))
     except CriuTrainError:
         return None
 

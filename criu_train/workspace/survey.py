@@ -63,10 +63,11 @@ def data_files(
     read = {one.path for one in files if not one.build_id} - written
     known = [DataFile(one.path, one.size, one.mtime_ns) for one in external if one.build is None]
     known += [DataFile(one.path, one.size, one.mtime_ns) for one in entries if one.role == "bystander"]
-    found = [one for one in known if one.path in read and one.size >= _DATA_BYTES and not _is_code(one.path)]
+    found = [one for one in known if one.path in read and one.size >= _DATA_BYTES and not is_code(one.path)]
     return tuple(sorted(sorted(found, key=lambda one: -one.size)[:_MOST_DATA]))
 
 
-def _is_code(path: str) -> bool:
+def is_code(path: str) -> bool:
+    """Whether a file is part of the system, of a package or of a program, rather than the training's own."""
     name = path.rpartition("/")[2]
     return name.endswith(_CODE) or ".so." in name or path.startswith(_SYSTEM) or site_of(path) is not None

@@ -137,8 +137,8 @@ def test_files_that_came_went_grew_and_were_rewritten_are_told_with_sizes(
 def test_json_has_every_field_that_the_documentation_names(store: Store, call: Call, tmp_path: Path) -> None:
     one, two = take(store, {}, tmp_path), take(store, {}, tmp_path, step=3)
     told = json.loads(call("diff", one.id, two.id, "--json").stdout)
-    fields = ["before", "after", "seconds", "added_bytes", "facts", "metrics", "tasks", "open_files", "packages"]
-    assert list(told) == [*fields, "data", "files"]
+    fields = ["before", "after", "seconds", "added_bytes", "facts", "metrics", "tasks", "open_files"]
+    assert list(told) == [*fields, "libraries", "packages", "data", "files"]
     assert (told["before"], told["after"], told["facts"]) == (one.id, two.id, {"step": [None, 3]})
     assert told["tasks"] is None  # the samples' images are none
     assert told["packages"] == {"added": {}, "removed": {}, "changed": {}}
