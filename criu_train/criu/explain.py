@@ -14,6 +14,7 @@ _HARMLESS = re.compile(
     r"Can't setup RLIMIT_NOFILE for self"  # tells that a limit is not raised further
     r"|tun: Unable to create tun"  # tells that there are no such devices, as in every container
     r"|reported by netlink|Unable to create a veth pair|net: Unexpected error|Diag module missing"  # asks the kernel
+    r"|execvp\(\"ip6?tables|ip6?tables\S* -V failed"  # asks for programs that need not be there
     r"|Dumping FAILED|Restoring FAILED"  # tells what is known
     r"|\bfailed with -1$|exited, status=\d+$|Unable to detach from"  # tells where it passed by on its way up
 )

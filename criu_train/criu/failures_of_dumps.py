@@ -160,8 +160,14 @@ OF_DUMPS = (
         "close files of that size before deleting them",
     ),
     row(
+        "other-mounts",
+        r"Can't lookup mount=\d+ for fd=-\d+ path=(.*)",
+        "{0} runs through a mount that is not the cell's",
+        "run the training without a container, a sandbox or `unshare -m` inside of it",
+    ),
+    row(
         "opened-outside",
-        r"Can't lookup mount=\d+ for fd=(-?\d+) path=(.*)",
+        r"Can't lookup mount=\d+ for fd=(\d+) path=(.*)",
         "{1} (descriptor {0}) was opened outside of the cell",
         f"{LAUNCH}, and hand it no descriptors",
     ),

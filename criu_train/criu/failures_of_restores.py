@@ -193,7 +193,7 @@ OF_RESTORES = (
     ),
     row(
         "killed",
-        r"\A[^\n]* (\d+) killed by signal 9:",
+        r"\A[^\n]* (\d+) killed by signal 9:|Can't attach to (\d+): No such process",
         "task {0} was killed while it was being restored",
         "look for an out-of-memory kill in the kernel's log, raise the job's memory limit",
     ),

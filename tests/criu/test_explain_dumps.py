@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,14 @@ if os.fork() == 0:
 while not os.path.exists(here + "/ending"): pass
 time.sleep(0.2)
 """
+OVERLAY = """
+for name in ("lower", "upper", "work", "seen"): os.mkdir(f"{here}/{name}")
+layers = f"lowerdir={here}/lower,upperdir={here}/upper,workdir={here}/work"
+assert libc.mount(b"none", (here + "/seen").encode(), b"overlay", 0, layers.encode()) == 0
+os.mkdir(here + "/seen/watched"); watch = libc.inotify_init()
+assert libc.inotify_add_watch(watch, (here + "/seen/watched").encode(), 2) >= 0
+"""
+NOBODY = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
 TRAP = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [5]); os.kill(os.getpid(), 5)"
 UNIX_OUTSIDE = "link = socket.socket(socket.AF_UNIX); link.connect(here + '/outside')"
 FROM_OUTSIDE = """
@@ -115,6 +125,8 @@ def here(place: Path, criu: Criu) -> Place:
         ("no-second-name", MOUNTED_OVER),
         ("ending-thread", DEAD_LEADER),
         ("pending-trap", TRAP),
+        ("watch-unknown", OVERLAY),
+        ("other-mounts", "assert libc.unshare(0x20000) == 0"),
         ("device", "held = os.open('/dev/fuse', os.O_RDWR)"),
         ("tun", "held = os.open('/dev/net/tun', os.O_RDWR)"),
         ("pidfd-outside", "held = os.pidfd_open(1)"),
@@ -220,6 +232,19 @@ def test_a_killed_criu_is_explained(here: Place) -> None:
 def test_images_that_nobody_takes_are_explained(here: Place) -> None:
     assert here.dump(PLAIN, stream=True) != 0
     told(here.said, "image-stream")
+
+
+def test_another_user_s_limits_that_may_not_be_read_are_explained(here: Place) -> None:
+    here.path.chmod(0o777)
+    here = here.through(*without("sys_resource"))
+    assert here.dump(NOBODY) != 0
+    told(here.log, "limits-unreadable")
+
+
+@pytest.mark.skipif(bool(shutil.which("iptables-restore")), reason="there is an iptables that works")
+def test_missing_iptables_are_explained(here: Place) -> None:
+    assert replace(here, criu=replace(here.criu, network_lock="iptables")).dump(TCP) != 0
+    told(here.log, "iptables")
 
 
 @pytest.mark.parametrize(

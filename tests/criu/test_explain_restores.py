@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.criu
 FILE = "file = open(here + '/data', 'w'); file.write('12345'); file.flush()\n"
 THERE = "there = here + '/there'\n"
 LISTENING = "listening = socket.create_server((sys.argv[2], int(sys.argv[3])))"
+TIED = "tied = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); tied.setsockopt(1, 25, sys.argv[2].encode() + b'\\0')"
 DATAGRAMS = "link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); link.connect(here + '/outside')"
 NESTED = """
 if os.fork() == 0:
@@ -154,6 +156,16 @@ def test_an_address_that_is_gone_is_explained(here: Place) -> None:
     told(here.restore(), "address-gone")
 
 
+def test_a_network_interface_that_is_gone_is_explained(here: Place) -> None:
+    name = f"gone{os.getpid()}"[:15]
+    subprocess.run(["ip", "link", "add", name, "type", "veth"], check=True)
+    try:
+        dumped(here, TIED, name)
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=True)
+    told(here.restore(), "interface-gone")
+
+
 def test_a_socket_whose_directory_is_gone_is_explained(here: Place) -> None:
     dumped(here, "bound = socket.socket(socket.AF_UNIX); bound.bind(there + '/socket'); bound.listen()")
     shutil.rmtree(here.path / "there")
@@ -174,6 +186,7 @@ def test_a_program_outside_that_took_datagrams_and_is_gone_is_explained(here: Pl
         ("out-of-memory", ["prlimit", "--as=120000000"], "kept = bytearray(200 << 20)"),
         ("file-size-limit", ["prlimit", "--fsize=100000"], DELETED),
         ("fewer-rights", without("sys_ptrace"), FILE),
+        ("clock", without("sys_time"), FILE),
         ("no-net-admin", without("net_admin"), TCP),
     ],
 )
