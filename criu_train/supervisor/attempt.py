@@ -252,6 +252,7 @@ class Attempt:
                 root_pid=context.cell.root_pid_in_cell,
                 notes=notes,
                 environment=self._environment,
+                earlier=self._earlier,
             ),
             log_ended=ended is not None,
         )

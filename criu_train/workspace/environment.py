@@ -127,11 +127,11 @@ def _compare_code(then: CodeVersion | None, cwd: str) -> Iterable[Finding]:
         return
     tip = "the restored training goes on with the code it has in memory; `run --fresh` starts anew with the new one"
     if then.commit != now.commit:
-        yield Finding(False, f"the code is at {now}, at the dump it was at {then}", tip)
+        yield Finding(False, f"the code is at {now}, the training started with {then}", tip)
     elif None not in (then.dirty, now.dirty) and then.dirty != now.dirty:
-        what = "has changes that are not committed, at the dump it had none"
+        what = "has changes that are not committed, the training started without"
         if then.dirty:
-            what = "has no changes any more that are not committed, at the dump it had some"
+            what = "has no changes that are not committed any more, the training started with some"
         yield Finding(False, f"the code {what}", tip)
 
 

@@ -120,8 +120,13 @@ def test_another_commit_is_told_and_does_not_keep_the_training_from_going_on(job
     job.start()
     job.wait_for_restore()
     new = git(job.work, "rev-parse", "HEAD")
-    assert f"the code is at {new[:10]} on main, at the dump it was at {commit[:10]} on main" in job.said()
+    warning = f"the code is at {new[:10]} on main, the training started with {commit[:10]} on main"
+    assert warning in job.said()
     job.wait_for_progress()
+    # What it has in memory stays the old code, whatever is dumped after.
+    job.dump()
+    assert job.tell("snapshot", "diff", "latest", "--here").out.startswith(f"warning: {warning}\n")
+    assert "code" not in job.tell("snapshot", "diff", "1", "2", "--json").json()["facts"]
 
 
 def test_a_package_whose_mapped_library_was_replaced_is_named_and_keeps_the_snapshot_from_being_used(

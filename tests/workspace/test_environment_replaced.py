@@ -139,10 +139,12 @@ def test_another_commit_and_changes_that_came_or_went_are_warnings(tmp_path: Pat
     told = said(Environment(code=CodeVersion(commit, "main", False)), cwd=str(tmp_path))
     assert told.now() == []
     (tmp_path / "train.py").write_text("print('changed')\n")
-    assert told.now() == [(False, "the code has changes that are not committed, at the dump it had none")]
+    assert told.now() == [(False, "the code has changes that are not committed, the training started without")]
     git(tmp_path, "commit", "-a", "-m", "second")
     new = git(tmp_path, "rev-parse", "HEAD")
-    assert told.now() == [(False, f"the code is at {new[:10]} on main, at the dump it was at {commit[:10]} on main")]
+    assert told.now() == [
+        (False, f"the code is at {new[:10]} on main, the training started with {commit[:10]} on main")
+    ]
     unknown = said(Environment(code=CodeVersion(new, "main", None)), cwd=str(tmp_path))
     assert unknown.now() == []
     shutil.rmtree(tmp_path / ".git")
