@@ -14,6 +14,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from programs import (
+    CORKED,
+    DEAD_LEADER,
+    DELETED,
+    FILE,
+    FILTER,
+    FROM_OUTSIDE,
+    IN_FLIGHT,
+    IO_URING,
+    MOUNTED_OVER,
+    NESTED,
+    NOBODY,
+    OVERLAY,
+    PERF_EVENT,
+    SECRET_MEMORY,
+    SYSV_SHM,
+    TCP,
+    TRAP,
+    UNIX_IN_FLIGHT,
+    UNIX_OUTSIDE,
+    UNREAD,
+    USERFAULTFD,
+    VFORK,
+)
 from provoked import PRELUDE, READY, Place, seize, told, without
 from trial import cell, python, until
 
@@ -22,87 +46,29 @@ from criu_train.criu.find import Criu
 
 pytestmark = pytest.mark.criu
 
-IO_URING = "parameters = ctypes.create_string_buffer(120); assert libc.syscall(425, 8, parameters) >= 0"
-USERFAULTFD = "assert libc.syscall(323, 1) >= 0"
-PERF_EVENT = """
-import struct
-attributes = struct.pack("=IIQ", 1, 128, 1).ljust(128, b"\\0")
-assert libc.syscall(298, attributes, 0, -1, -1, 0) >= 0
-"""
-SECRET_MEMORY = """
-import mmap
-secret = libc.syscall(447, 0); os.ftruncate(secret, 4096); mapped = mmap.mmap(secret, 4096)
-"""
-SYSV_SHM = """
-libc.shmat.restype = ctypes.c_void_p
-segment = libc.shmget(0, 4096, 0o1600)
-assert libc.shmat(segment, None, 0); libc.shmctl(segment, 0, None)
-"""
-NESTED = """
-if os.fork() == 0:
-    assert libc.unshare(int(sys.argv[2])) == 0
-    open(here + "/nested", "w").close(); time.sleep(60)
-while not os.path.exists(here + "/nested"): pass
-"""
-IN_FLIGHT = """
-listening = socket.create_server(("127.0.0.1", 0)); connected = socket.create_connection(listening.getsockname())
-"""
-UNIX_IN_FLIGHT = """
-listening = socket.socket(socket.AF_UNIX); listening.bind(here + "/listening"); listening.listen()
-connected = socket.socket(socket.AF_UNIX); connected.connect(here + "/listening"); connected.send(b"early")
-"""
-UNREAD = """
-import struct
-asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); asking.bind((0, 0))
-asking.send(struct.pack("=IHHIIB15x", 32, 18, 0x301, 1, 0, 0)); time.sleep(0.2)
-"""
-CORKED = """
-sending = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sending.setsockopt(17, 1, 1)
-sending.connect(("127.0.0.1", 9)); sending.send(b"half")
-"""
-DELETED = """
-file = open(here + "/gone", "wb"); file.write(b"x" * (2 << 20)); file.flush(); os.unlink(file.name)
-"""
-MOUNTED_OVER = """
-os.mkdir(here + "/under"); file = open(here + "/under/file", "w")
-assert libc.mount(b"none", (here + "/under").encode(), b"tmpfs", 0, None) == 0
-"""
-VFORK = """
-if libc.syscall(56, 0x4000 | 17, 0, 0, 0, 0) == 0:
-    open(here + "/ready", "w").close(); time.sleep(60)
-"""
-DEAD_LEADER = """
-import threading
-if os.fork() == 0:
-    threading.Thread(target=time.sleep, args=(60,)).start()
-    open(here + "/ending", "w").close(); libc.syscall(60, 0)
-while not os.path.exists(here + "/ending"): pass
-time.sleep(0.2)
-"""
-OVERLAY = """
-for name in ("lower", "upper", "work", "seen"): os.mkdir(f"{here}/{name}")
-layers = f"lowerdir={here}/lower,upperdir={here}/upper,workdir={here}/work"
-assert libc.mount(b"none", (here + "/seen").encode(), b"overlay", 0, layers.encode()) == 0
-os.mkdir(here + "/seen/watched"); watch = libc.inotify_init()
-assert libc.inotify_add_watch(watch, (here + "/seen/watched").encode(), 2) >= 0
-"""
-NOBODY = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
-TRAP = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [5]); os.kill(os.getpid(), 5)"
-UNIX_OUTSIDE = "link = socket.socket(socket.AF_UNIX); link.connect(here + '/outside')"
-FROM_OUTSIDE = """
-link = socket.socket(socket.AF_UNIX); link.connect(here + "/outside")
-held = socket.recv_fds(link, 1, 1)[1]; link.close()
-"""
-PLAIN = "file = open(here + '/data', 'w'); file.write('12345'); file.flush()"
-TCP = """
-listening = socket.create_server(("127.0.0.1", 0)); connected = socket.create_connection(listening.getsockname())
-accepted = listening.accept()
-"""
-FILTER = (  # a seccomp filter that allows everything
-    "import ctypes, os, struct, sys; libc = ctypes.CDLL(None); rule = struct.pack('HBBI', 6, 0, 0, 0x7fff0000);"
-    "kept = ctypes.create_string_buffer(rule); program = struct.pack('H6xQ', 1, ctypes.addressof(kept));"
-    "assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0\n"
-)
+CASES = {
+    "io-uring": IO_URING,
+    "userfaultfd": USERFAULTFD,
+    "special-descriptor": PERF_EVENT,
+    "strange-mapping": SECRET_MEMORY,
+    "sysv-shm": SYSV_SHM,
+    "in-flight": IN_FLIGHT,
+    "unix-in-flight": UNIX_IN_FLIGHT,
+    "netlink-unread": UNREAD,
+    "corked-datagram": CORKED,
+    "no-second-name": MOUNTED_OVER,
+    "ending-thread": DEAD_LEADER,
+    "pending-trap": TRAP,
+    "watch-unknown": OVERLAY,
+    "other-mounts": "must(libc.unshare(0x20000))",
+    "device": "held = os.open('/dev/fuse', os.O_RDWR)",
+    "tun": "held = os.open('/dev/net/tun', os.O_RDWR)",
+    "pidfd-outside": "held = os.pidfd_open(1)",
+    "pidfd-thread": "held = must(libc.syscall(434, os.getpid(), 0o200))",
+    "packet-pipe": "held = os.pipe2(0o40000); os.write(held[1], b'x')",
+    "protocol": "held = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)",
+    "socket-family": "held = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)",
+}
 
 
 @pytest.fixture
@@ -110,34 +76,9 @@ def here(place: Path, criu: Criu) -> Place:
     return Place(place, criu)
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        ("io-uring", IO_URING),
-        ("userfaultfd", USERFAULTFD),
-        ("special-descriptor", PERF_EVENT),
-        ("strange-mapping", SECRET_MEMORY),
-        ("sysv-shm", SYSV_SHM),
-        ("in-flight", IN_FLIGHT),
-        ("unix-in-flight", UNIX_IN_FLIGHT),
-        ("netlink-unread", UNREAD),
-        ("corked-datagram", CORKED),
-        ("no-second-name", MOUNTED_OVER),
-        ("ending-thread", DEAD_LEADER),
-        ("pending-trap", TRAP),
-        ("watch-unknown", OVERLAY),
-        ("other-mounts", "assert libc.unshare(0x20000) == 0"),
-        ("device", "held = os.open('/dev/fuse', os.O_RDWR)"),
-        ("tun", "held = os.open('/dev/net/tun', os.O_RDWR)"),
-        ("pidfd-outside", "held = os.pidfd_open(1)"),
-        ("pidfd-thread", "held = libc.syscall(434, os.getpid(), 0o200)"),
-        ("packet-pipe", "held = os.pipe2(0o40000); os.write(held[1], b'x')"),
-        ("protocol", "held = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)"),
-        ("socket-family", "held = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)"),
-    ],
-)
-def test_a_dump_that_fails_is_explained(here: Place, name: str, code: str) -> None:
-    assert here.dump(code) != 0
+@pytest.mark.parametrize("name", CASES)
+def test_a_dump_that_fails_is_explained(here: Place, name: str) -> None:
+    assert here.dump(CASES[name]) != 0
     told(here.log, name)
 
 
@@ -210,7 +151,7 @@ def test_a_terminal_is_explained(here: Place) -> None:
 
 
 def test_a_full_disk_is_explained(here: Place) -> None:
-    with cell("run", *python(PRELUDE + PLAIN + READY, str(here.path))) as tree:
+    with cell("run", *python(PRELUDE + FILE + READY, str(here.path))) as tree:
         until((here.path / "ready").exists)
         here.images.mkdir()
         enter = ["nsenter", "-t", str(tree.init.pid), "-m"]
@@ -220,17 +161,17 @@ def test_a_full_disk_is_explained(here: Place) -> None:
 
 
 def test_a_refused_cut_is_explained(here: Place) -> None:
-    assert here.dump(PLAIN, action='test "$CRTOOLS_SCRIPT_ACTION" != post-dump') != 0
+    assert here.dump(FILE, action='test "$CRTOOLS_SCRIPT_ACTION" != post-dump') != 0
     told(here.log, "script-refused")
 
 
 def test_a_killed_criu_is_explained(here: Place) -> None:
-    code = here.dump(PLAIN, action='test "$CRTOOLS_SCRIPT_ACTION" != post-dump || kill -9 $PPID')
+    code = here.dump(FILE, action='test "$CRTOOLS_SCRIPT_ACTION" != post-dump || kill -9 $PPID')
     assert explain(here.log, code).what == "CRIU was killed by SIGKILL"
 
 
 def test_images_that_nobody_takes_are_explained(here: Place) -> None:
-    assert here.dump(PLAIN, stream=True) != 0
+    assert here.dump(FILE, stream=True) != 0
     told(here.said, "image-stream")
 
 
@@ -250,9 +191,9 @@ def test_missing_iptables_are_explained(here: Place) -> None:
 @pytest.mark.parametrize(
     ("name", "prefix", "code"),
     [
-        ("not-privileged", without("sys_admin"), PLAIN),
+        ("not-privileged", without("sys_admin"), FILE),
         ("nftables", without("net_admin"), TCP),
-        ("descriptor-limit", ["prlimit", "--nofile=20"], PLAIN),
+        ("descriptor-limit", ["prlimit", "--nofile=20"], FILE),
         (
             "under-seccomp",
             [sys.executable, "-I", "-c", FILTER + "os.execvp(sys.argv[1], sys.argv[1:])"],

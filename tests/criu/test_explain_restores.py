@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from programs import DATAGRAMS, FILE, GONE, LISTENING, NESTED, TCP, THERE, TIED
 from provoked import Place, told, without
 
 from criu_train.criu.explain import explain
@@ -21,22 +22,6 @@ from criu_train.criu.schema import image_schema
 
 pytestmark = pytest.mark.criu
 
-FILE = "file = open(here + '/data', 'w'); file.write('12345'); file.flush()\n"
-THERE = "there = here + '/there'\n"
-LISTENING = "listening = socket.create_server((sys.argv[2], int(sys.argv[3])))"
-TIED = "tied = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); tied.setsockopt(1, 25, sys.argv[2].encode() + b'\\0')"
-DATAGRAMS = "link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); link.connect(here + '/outside')"
-NESTED = """
-if os.fork() == 0:
-    assert libc.unshare(int(sys.argv[2])) == 0
-    open(here + "/nested", "w").close(); time.sleep(60)
-while not os.path.exists(here + "/nested"): pass
-"""
-TCP = """
-listening = socket.create_server(("127.0.0.1", 0)); connected = socket.create_connection(listening.getsockname())
-accepted = listening.accept()
-"""
-DELETED = "file = open(here + '/gone', 'wb'); file.write(b'x' * (2 << 20)); file.flush(); os.unlink(file.name)"
 OWN_ADDRESS = "10.213.77.9"
 
 
@@ -79,7 +64,7 @@ def test_a_fifo_that_is_gone_is_explained(here: Place) -> None:
 
 
 def test_a_watched_directory_that_is_gone_is_explained(here: Place) -> None:
-    dumped(here, "watch = libc.inotify_init(); assert libc.inotify_add_watch(watch, there.encode(), 2) >= 0")
+    dumped(here, "watch = libc.inotify_init(); must(libc.inotify_add_watch(watch, there.encode(), 2))")
     (here.path / "there").rmdir()
     told(here.restore(), "watched-gone")
 
@@ -184,7 +169,7 @@ def test_a_program_outside_that_took_datagrams_and_is_gone_is_explained(here: Pl
     ("name", "prefix", "code"),
     [
         ("out-of-memory", ["prlimit", "--as=120000000"], "kept = bytearray(200 << 20)"),
-        ("file-size-limit", ["prlimit", "--fsize=100000"], DELETED),
+        ("file-size-limit", ["prlimit", "--fsize=100000"], GONE),
         ("fewer-rights", without("sys_ptrace"), FILE),
         ("clock", without("sys_time"), FILE),
         ("no-net-admin", without("net_admin"), TCP),
@@ -195,7 +180,7 @@ def test_a_criu_without_its_rights_is_explained(here: Place, name: str, prefix: 
 
 
 def test_a_full_shared_memory_is_explained(here: Place) -> None:
-    log = dumped(here, DELETED.replace("here", "'/dev/shm'")).restore(before="mount -o remount,size=1M /dev/shm")
+    log = dumped(here, GONE.replace("here", "'/dev/shm'")).restore(before="mount -o remount,size=1M /dev/shm")
     assert explain(log, 1).what == "the disk is full"
 
 
@@ -206,8 +191,17 @@ def test_a_missing_image_is_explained(here: Place, image: str) -> None:
     told(here.restore(), "images-version" if image.startswith("ids") else "images-damaged")
 
 
-@pytest.mark.parametrize("image", ["inventory.img", "pstree.img", "mm-1000.img", "files.img", "pagemap-1000.img"])
-@pytest.mark.parametrize("damage", ["cut", "garbled", "magic"])
+@pytest.mark.parametrize(
+    ("image", "damage"),
+    [
+        ("inventory.img", "cut"),
+        ("pstree.img", "garbled"),
+        ("mm-1000.img", "magic"),
+        ("files.img", "cut"),
+        ("pagemap-1000.img", "cut"),
+        ("pagemap-1000.img", "garbled"),
+    ],
+)
 def test_a_damaged_image_is_explained(here: Place, image: str, damage: str) -> None:
     path = dumped(here, FILE).images / image
     whole = path.read_bytes()
