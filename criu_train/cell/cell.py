@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from criu_train.cell import processes
 from criu_train.cell.init_process import InitProcess
@@ -24,6 +26,7 @@ _ANSWERS_S = 30.0
 # What a cut gets that is still at work when its CRIU, or the cell, has ended.
 _CUT_SETTLES_S = 5.0
 
+Size = os.terminal_size
 AtCut = Callable[[Cut], Awaitable[bool]]
 
 
@@ -45,6 +48,7 @@ class Cell:
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self.root_pid = self.root_pid_in_cell = 0
         self.watch_problem: str | None = None
+        self.terminal: str | None = None  # as CRIU names it
 
     @classmethod
     async def start(cls, spec: CellSpec) -> Cell:
@@ -101,8 +105,12 @@ class Cell:
         ignored: Sequence[int] = (),
         ids: tuple[int, int, Sequence[int]] | None = None,
         environment: Mapping[str, str] | None = None,
+        size: Size | None = None,
     ) -> None:
-        """Start the training, with these signals ignored. Raises CommandNotRunnableError (126, 127)."""
+        """Start the training, with these signals ignored, and with a terminal where a ``size`` is given.
+
+        Raises CommandNotRunnableError (126, 127).
+        """
         launched, failed = self._link.expect("launched"), self._link.expect("launch_failed")
         self._link.send(
             "launch",
@@ -112,9 +120,11 @@ class Cell:
             ignored=list(ignored),
             ids=[ids[0], ids[1], list(ids[2])] if ids else None,
             environment=dict(environment or {}),
+            terminal=_terminal(output, size),
         )
         if await first_of(launched, failed) == 1:
             raise not_runnable(argv[0], **failed.result())
+        self.terminal = launched.result()["terminal"]
         self._take_root(launched.result()["pid"])
 
     async def criu(
@@ -126,8 +136,11 @@ class Cell:
         hook: Path | None = None,
         at_cut: AtCut | None = None,
         next_pid: int | None = None,
+        terminal: tuple[Path, Size] | None = None,
     ) -> CriuExit:
         """Run CRIU inside the cell under a time limit.
+
+        ``terminal``: where the output of a new terminal of this size goes, whose slave CRIU gets as KEPT_FD.
 
         ``hook`` is the directory of the action script's FIFOs and ``at_cut`` what to do while the tree stands still;
         CRIU goes on as if all were well when it returns True, and fails the dump otherwise.
@@ -146,6 +159,7 @@ class Cell:
                 stderr=str(stderr),
                 hook=str(hook) if hook else None,
                 next_pid=next_pid,
+                terminal=_terminal(*terminal) if terminal else None,
             )
             message = await ended
         finally:
@@ -166,6 +180,11 @@ class Cell:
         self._link.send("adopt", pid=pid_in_cell)
         await one(adopted, _ANSWERS_S)
         self._take_root(pid_in_cell)
+
+    def resize(self, size: Size) -> None:
+        """Our own terminal has another size now; the training's is to have it too."""
+        with contextlib.suppress(CellLostError):
+            self._link.send("resize", rows=size.lines, columns=size.columns)
 
     async def sync_journal(self) -> int:
         """Have init read every event so far. Returns how far the journal reaches (bytes)."""
@@ -239,6 +258,7 @@ class Cell:
 
     def _on_criu_started(self, message: Message) -> None:
         self._criu_pid_in_cell = message["pid"]
+        self.terminal = message["terminal"]
 
     def _on_ended(self, message: Message) -> None:
         if not self.ended.done():
@@ -254,3 +274,7 @@ class Cell:
     def _host_pid(self, pid_in_cell: int) -> int:
         candidates = processes.children(self.init_pid)
         return next((pid for pid in candidates if processes.pid_in_cell(pid) == pid_in_cell), 0)
+
+
+def _terminal(output: Path, size: Size | None) -> dict[str, Any] | None:
+    return {"output": str(output), "rows": size.lines, "columns": size.columns} if size is not None else None

@@ -44,11 +44,11 @@ class CriuChild:
                 self.close()
                 raise
 
-    def start(self, argv: list[str], nice: int, stderr: str) -> None:
-        """Raises OSError when no process can be had."""
+    def start(self, argv: list[str], nice: int, stderr: str, keep: int = -1) -> None:
+        """``keep``: a descriptor for it. Raises OSError when no process can be had."""
         # A dump killed for want of memory can take the tree along. A restore must run at 0: a saved 0 is not set again.
         oom_score_adj = -900 if self.ask_fd >= 0 else 0
-        self.pid = start_helper(argv, nice, oom_score_adj, stderr)
+        self.pid = start_helper(argv, nice, oom_score_adj, stderr, keep)
 
     def take_question(self) -> None:
         """The action script has written to ``ask_fd``."""

@@ -26,6 +26,7 @@ from criu_train.cell.hold import Held
 from criu_train.cell.keep import LOOK_EVERY_S
 from criu_train.cell.launch import LaunchFailure, last_pid, prefer_this_process, set_next_pid
 from criu_train.cell.root_task import RootTask
+from criu_train.cell.terminal import Terminal
 from criu_train.cell.watch import Watch
 from criu_train.cell.wire import Wire
 
@@ -42,6 +43,7 @@ class Init:
         self._criu: CriuChild | None = None
         self._held = Held()
         self._guard = Guard()
+        self._terminal: Terminal | None = None
         self._following = False
         self._beat_at = 0.0
         self._done = False
@@ -117,6 +119,7 @@ class Init:
             "answer": self._answer,
             "release": lambda _: self._held.release(),
             "sync": lambda _: self._sync(),
+            "resize": self._resize,
             "bye": lambda _: self._finish(),
         }
         kind = message["kind"]
@@ -129,11 +132,22 @@ class Init:
             self._tell("criu_ended", code=126, timed_out=False, was_stopped=False, problem=describe(problem))
 
     def _launch(self, message: dict[str, Any]) -> None:
-        result = self._root.launch(message)
+        ids = message["ids"]
+        self._get_terminal(message["terminal"], (ids[0], ids[1]) if ids else None)
+        result = self._root.launch(message, self._terminal.slave if self._terminal else -1)
         if isinstance(result, LaunchFailure):
             self._tell("launch_failed", errno=result.errno, step=result.step)
         else:
-            self._tell("launched", pid=result)
+            self._tell("launched", pid=result, terminal=self._terminal.key if self._terminal else None)
+
+    def _get_terminal(self, wanted: dict[str, Any] | None, owner: tuple[int, int] | None = None) -> None:
+        if wanted is not None and self._terminal is None:
+            self._terminal = Terminal(**wanted, owner=owner)
+            self._selector.register(self._terminal, selectors.EVENT_READ, self._terminal.pump)
+
+    def _resize(self, message: dict[str, Any]) -> None:
+        if self._terminal is not None:
+            self._terminal.resize(message["rows"], message["columns"])
 
     def _adopt(self, message: dict[str, Any]) -> None:
         status = self._root.adopt(message["pid"])
@@ -151,13 +165,15 @@ class Init:
             if message["next_pid"] is not None:
                 set_next_pid(message["next_pid"])
             self._follow_files(False)
-            criu.start(message["argv"], self._root.nice, message["stderr"])
+            self._get_terminal(message["terminal"])
+            keep = self._terminal.slave if self._terminal and message["terminal"] else -1
+            criu.start(message["argv"], self._root.nice, message["stderr"], keep)
         except BaseException:
             self._let_go_of(criu)
             raise
         self._criu = criu
         self._watch.ignore(criu.pid)
-        self._tell("criu_started", pid=criu.pid)
+        self._tell("criu_started", pid=criu.pid, terminal=self._terminal.key if self._terminal else None)
 
     def _let_go_of(self, criu: CriuChild) -> None:
         if criu.ask_fd >= 0:
@@ -175,6 +191,8 @@ class Init:
             self._criu.answer(False)
 
     def _tell_cut(self) -> None:
+        if self._terminal is not None:
+            self._terminal.drain()
         self._tell("cut", last_pid=last_pid(), journal_offset=self._watch.sync())
 
     def _answer(self, message: dict[str, Any]) -> None:
@@ -218,6 +236,8 @@ class Init:
 
     def _training_ended(self, status: int) -> None:
         self._guard.attempt(self._watch.sync)
+        if self._terminal is not None:
+            self._guard.attempt(self._terminal.drain)
         ended = self._root.ended(status)
         self._tell("ended", **ended)
         self._root.write_down(ended)

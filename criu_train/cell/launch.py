@@ -8,10 +8,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import signal
 import struct
+import termios
 from dataclasses import dataclass, field
+
+KEPT_FD = 3  # of a helper's descriptors, the one that was handed to it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,6 +32,7 @@ _ENOSYS = 38
 class Launch:
     """What the training gets; everything not named here it inherits from the supervisor through init.
 
+    ``terminal``: the slave of a pseudo-terminal that it has instead of ``output``, -1 for none.
     ``ignored``: signals that whoever called us had set to be ignored (nohup does). ``ids`` is (uid, gid, supplementary
     groups) or None to stay who we are; ``environment`` is laid over init's own.
     """
@@ -40,6 +45,7 @@ class Launch:
     ignored: tuple[int, ...] = ()
     ids: tuple[int, int, tuple[int, ...]] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    terminal: int = -1
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,10 @@ def start_training(launch: Launch) -> int | LaunchFailure:
         try:
             os.close(report_read)
             os.setsid()
-            _own_streams(launch.output)
+            if launch.terminal >= 0:
+                _own_terminal(launch.terminal)
+            else:
+                _own_streams(launch.output)
             report_write = _keep_only_standard_streams(report_write)
             _plain_process(launch.nice, launch.oom_score_adj)
             for number in launch.ignored:
@@ -108,10 +117,10 @@ def start_training(launch: Launch) -> int | LaunchFailure:
     return LaunchFailure(errno=struct.unpack("i", failure[:4])[0], step=failure[4:].decode())
 
 
-def start_helper(argv: list[str], nice: int, oom_score_adj: int, stderr: str) -> int:
+def start_helper(argv: list[str], nice: int, oom_score_adj: int, stderr: str, keep: int = -1) -> int:
     """Start CRIU in a session of its own (so that its scripts can be ended with it). Returns its PID in the cell.
 
-    Raises OSError when there can be no process.
+    ``keep``: a descriptor that it gets as KEPT_FD, -1 for none. Raises OSError when there can be no process.
     """
     pid = os.fork()
     if pid == 0:
@@ -122,7 +131,9 @@ def start_helper(argv: list[str], nice: int, oom_score_adj: int, stderr: str) ->
             os.dup2(null, 0)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            os.closerange(3, 4096)
+            if keep >= 0:
+                os.dup2(keep, KEPT_FD)
+            os.closerange(KEPT_FD + (keep >= 0), 4096)
             _plain_process(nice, oom_score_adj)
             os.execv(argv[0], argv)  # noqa: S606
         finally:
@@ -173,6 +184,12 @@ def _own_streams(output: str) -> None:
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)
+
+
+def _own_terminal(slave: int) -> None:
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(slave, number)
 
 
 def _keep_only_standard_streams(keep: int) -> int:

@@ -28,8 +28,8 @@ class RootTask:
         with open("/proc/self/oom_score_adj") as file:  # noqa: PTH123 - no pathlib in the smallest PID 1
             self._oom_score_adj = int(file.read())
 
-    def launch(self, message: dict[str, Any]) -> int | LaunchFailure:
-        """Start the training. Raises OSError when not even a process can be had."""
+    def launch(self, message: dict[str, Any], terminal: int) -> int | LaunchFailure:
+        """Start the training, with the slave of this terminal or -1. Raises OSError when no process can be had."""
         ids = message["ids"]
         self._oom_kills = oom_kills()
         result = start_training(
@@ -42,6 +42,7 @@ class RootTask:
                 ignored=tuple(message["ignored"]),
                 ids=(ids[0], ids[1], tuple(ids[2])) if ids else None,
                 environment=message["environment"],
+                terminal=terminal,
             )
         )
         if not isinstance(result, LaunchFailure):

@@ -56,6 +56,9 @@ def supervision_options(command: Any) -> Any:
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @supervision_options
+@option(
+    "--tty", is_flag=True, help="Give the training a terminal of its own: progress bars look as they do without us."
+)
 @option("--fresh", is_flag=True, help="Start a new run, whatever the store holds.")
 @option(
     "--on-restore-failure",

@@ -33,6 +33,7 @@ def dump_command(
     action_script: Path | None = None,
     leave_running: bool,
     lock_network: bool = True,
+    terminal: str | None = None,
     stream: bool = False,
     ghost_limit: int = GHOST_LIMIT,
     freeze_limit_s: int = FREEZE_LIMIT_S,
@@ -41,6 +42,7 @@ def dump_command(
 
     ``lock_network``: needed where the tree holds TCP connections; it costs some 30 ms of pause, most of it in removing
     the rules again.
+    ``terminal``: the slave of a pseudo-terminal whose master is not in the tree, as ``tty[rdev:dev]`` in hexadecimal.
     ``ghost_limit``: the largest deleted but open file that goes into the images, in bytes.
     ``freeze_limit_s``: how long the tasks may take to stop; one in an uninterruptible call to a disk can take a while.
     """
@@ -56,16 +58,24 @@ def dump_command(
         *("--ghost-limit", str(ghost_limit)),
         *("--timeout", str(freeze_limit_s)),
         *(["--stream"] if stream else []),
+        *(["--external", terminal] if terminal else []),
         *(["--leave-running"] if leave_running else []),
         *(["--action-script", _absolute(action_script)] if action_script else []),
     ]
 
 
 def restore_command(
-    criu: Criu, *, images: Path, log: Path, stream: bool = False, action_script: Path | None = None
+    criu: Criu,
+    *,
+    images: Path,
+    log: Path,
+    stream: bool = False,
+    terminal: tuple[int, str] | None = None,
+    action_script: Path | None = None,
 ) -> list[str]:
     """The restore of what lies in ``images``; CRIU leaves the root task to its own parent. Paths are absolute.
 
+    ``terminal``: the descriptor that CRIU has been given for the terminal that was called so at the dump.
     ``stream``: take the images from whoever listens in the images directory.
     """
     return [
@@ -74,6 +84,7 @@ def restore_command(
         *_common(criu, images, log),
         "--restore-detached",
         *(["--stream"] if stream else []),
+        *(["--inherit-fd", f"fd[{terminal[0]}]:{terminal[1]}"] if terminal else []),
         *(["--action-script", _absolute(action_script)] if action_script else []),
     ]
 

@@ -167,6 +167,7 @@ class Attempt:
             action_script=prepare_hook(hook),
             leave_running=self._leave_running,
             lock_network=has_tcp_connections(self._pids),
+            terminal=context.cell.terminal,
         )
         try:
             async with machine_lock(context.runtime, _left(deadline, usual_s)):
@@ -251,6 +252,7 @@ class Attempt:
                 journal=context.tracker.journal.name,
                 root_pid=context.cell.root_pid_in_cell,
                 notes=notes,
+                terminal=context.cell.terminal,
                 environment=self._environment,
                 earlier=self._earlier,
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,6 +133,7 @@ class Beginner:
                 ignored=self._ignored,
                 ids=self._user.ids if self._user else None,
                 environment=self._user.environment if self._user else None,
+                size=shutil.get_terminal_size() if self._options.tty else None,
             )
         except BaseException:  # most of all a command that can't be executed: no run is left behind
             await cell.kill()

@@ -33,6 +33,7 @@ def describe_snapshot(
     journal: str,
     root_pid: int,
     notes: Sequence[str],
+    terminal: str | None = None,
     environment: Environment | None = None,
     earlier: Sequence[Path] = (),
 ) -> ManifestFields:
@@ -66,6 +67,7 @@ def describe_snapshot(
         journal_offset=cut.journal_offset,
         external=external,
         environment=environment,
+        terminal=terminal,
         notes=tuple(notes),
     )
 

@@ -25,6 +25,7 @@ class RunOptions:
     grace: float = 25.0
     user: str | None = None
     tcp: TcpPolicy = "close-external"
+    tty: bool = False
     dump_timeout: float = 300.0
     restore_timeout: float = 600.0
     file_limit: int = 1 << 30

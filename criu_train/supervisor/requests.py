@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,7 @@ class Requests:
         self.stop_wanted = asyncio.Event()
         self._stop_asked_at = 0.0
         self.kill_now = asyncio.Event()
+        self.on_resize: Callable[[], None] = lambda: None
 
     def dump(self, trigger: str) -> asyncio.Future[DumpResult]:
         """Ask for a dump that starts after now. The first trigger of those folded together names it."""
@@ -56,6 +57,10 @@ class Requests:
             self._stop_asked_at = time.monotonic()
             self.stop_wanted.set()
         self._news.set()
+
+    def resized(self) -> None:
+        """Our own terminal has another size."""
+        self.on_resize()
 
     def grace_left(self, grace_s: float) -> float:
         """Seconds until the grace that began with the signal is over, never below 0; all of it before a signal."""
@@ -102,13 +107,17 @@ def ignored_signals() -> tuple[int, ...]:
 
 @contextmanager
 def signals_become(requests: Requests) -> Iterator[None]:
-    """SIGUSR1 asks for a dump, SIGTERM and SIGINT to stop; SIGHUP (a lost terminal) changes nothing."""
+    """SIGUSR1 asks for a dump, SIGTERM and SIGINT to stop; SIGWINCH tells of another size of our terminal.
+
+    SIGHUP (a lost terminal) changes nothing.
+    """
     loop = asyncio.get_running_loop()
     handlers = {
         signal.SIGUSR1: lambda: requests.dump("signal"),
         signal.SIGTERM: lambda: requests.stop(signal.SIGTERM),
         signal.SIGINT: lambda: requests.stop(signal.SIGINT),
         signal.SIGHUP: lambda: None,
+        signal.SIGWINCH: requests.resized,
     }
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import psutil
 
 from criu_train.cell import processes
 from criu_train.cell.cell import Cell
+from criu_train.cell.launch import KEPT_FD
 from criu_train.criu.command import restore_command
 from criu_train.criu.connections import FILES, Reconnected
 from criu_train.criu.explain import explain
@@ -159,7 +161,8 @@ class Restorer:
     async def _restore_from(self, images: Path, cell: Cell, snapshot: Snapshot, manifest: Manifest) -> None:
         log = self._store.layout.root / f"restore-{snapshot.sequence:06d}.log"
         log.unlink(missing_ok=True)
-        argv = restore_command(self._criu, images=images, log=log, stream=manifest.packed)
+        terminal = (KEPT_FD, manifest.terminal) if manifest.terminal else None
+        argv = restore_command(self._criu, images=images, log=log, stream=manifest.packed, terminal=terminal)
         tasks = Images(snapshot.images, self._criu.pycriu).tasks()
         taken = {number for task in tasks for number in (task.pid, *task.threads)}
         ended = await cell.criu(
@@ -167,6 +170,7 @@ class Restorer:
             limit_s=self._options.restore_timeout,
             stderr=log,
             next_pid=_free_range(manifest.ns_last_pid + 1, taken),
+            terminal=(self._store.layout.output_log, shutil.get_terminal_size()) if terminal else None,
         )
         if ended.timed_out:
             raise RestoreFailedError(

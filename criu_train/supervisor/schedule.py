@@ -29,7 +29,9 @@ class Schedule:
         return None if self.due is None else max(0.0, self.due - self._clock())
 
     def dumped(self, began: float) -> None:
-        """A dump, whatever its trigger, began then and is over: the next one begins an interval after it began; one that
-        took long, in the background too, leaves half an interval in between."""
+        """A dump, whatever its trigger, began then and is over: the next one begins an interval after it began.
+
+        One that took long, in the background too, leaves half an interval in between.
+        """
         self.trigger = "timer"
         self.due = None if self._every is None else max(began + self._every, self._clock() + self._every / 2)

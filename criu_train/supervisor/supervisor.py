@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -196,6 +197,8 @@ class Supervisor:
             await cell.kill()  # nobody would watch over it; the run goes on from the same snapshot
             raise
         self._reporter.started(os.getpid(), self._options.every, self._trial_after(life))
+        self._requests.on_resize = lambda: cell.resize(shutil.get_terminal_size())
+        self._requests.on_resize()  # a restored terminal has the size that it had
         try:
             outcome = await watcher.watch()
             await cell.close()
