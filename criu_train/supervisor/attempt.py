@@ -21,6 +21,7 @@ from criu_train.cell.cell import Cell
 from criu_train.cell.connections import has_tcp_connections
 from criu_train.cell.processes import dumpable_bytes
 from criu_train.cell.records import CriuExit, Cut
+from criu_train.criu.apart import refuse_tasks_apart
 from criu_train.criu.command import dump_command
 from criu_train.criu.cure import clear_the_way, cure
 from criu_train.criu.find import Criu
@@ -216,6 +217,7 @@ class Attempt:
 
     def _save_workspace(self, draft: Draft) -> None:
         self._pids = self._context.cell.tree()
+        refuse_tasks_apart(self._pids)
         remaps = Images(draft.images, self._context.criu.pycriu).link_remaps()
         self._context.tracker.cut(self._pids, draft.files, [(r.remap_path, r.original) for r in remaps])
 

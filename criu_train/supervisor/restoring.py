@@ -18,7 +18,7 @@ from criu_train.cell.cell import Cell
 from criu_train.cell.launch import KEPT_FD
 from criu_train.criu.command import restore_command
 from criu_train.criu.connections import FILES, Reconnected
-from criu_train.criu.explain import explain
+from criu_train.criu.explain import explain, find_failure
 from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
 from criu_train.errors import CriuTrainError, EnvironmentUnfitError, RestoreFailedError
@@ -172,12 +172,13 @@ class Restorer:
             next_pid=_free_range(manifest.ns_last_pid + 1, taken),
             terminal=(self._store.layout.output_log, shutil.get_terminal_size()) if terminal else None,
         )
-        if ended.timed_out:
+        text = log.read_text(errors="replace") if log.exists() else ""
+        if ended.timed_out and find_failure(text) is None:
             raise RestoreFailedError(
                 "the restore took longer than its time limit", tip="allow more with --restore-timeout"
             )
-        if ended.code != 0:
-            explanation = explain(log.read_text(errors="replace") if log.exists() else "", ended.code)
+        if ended.timed_out or ended.code != 0:
+            explanation = explain(text, ended.code, timed_out=ended.timed_out)
             raise RestoreFailedError(explanation.what, tip=explanation.tip)
         log.unlink(missing_ok=True)
 

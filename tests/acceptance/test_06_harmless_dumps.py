@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -253,3 +254,16 @@ def test_a_disturbed_criu_does_not_hang_a_ddp_job(
     assert_unharmed(job, "rank0.jsonl")
     assert job.wait(120) == 0
     assert job.contents() == undisturbed(command).contents
+
+
+def test_a_child_in_a_network_of_its_own_is_told_at_the_dump_and_not_at_a_restore_that_fails(
+    start_job: StartJob,
+) -> None:
+    training = shlex.join(workload("plain.py", "--steps", 2000, "--delay", 0.02))
+    job = start_job(["sh", "-c", f"unshare --net sleep 1000 & exec {training}"], "--every", "1h")
+    job.wait_for_step(5)
+    told = job.tell("dump")
+    assert told.code == 125
+    assert "network namespace of its own" in told.text
+    assert job.complete() == []
+    job.wait_for_progress(5)
