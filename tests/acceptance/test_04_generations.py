@@ -152,7 +152,7 @@ def test_two_jobs_side_by_side_are_killed_and_restored_crosswise(start_job: Star
     torch_command = workload("examples/digits/train.py", "--epochs", 10, "--delay", 0.03)
     java = shutil.which("java")
     assert java is not None, "the JVM workload needs a JDK"
-    jvm_command = [java, "-XX:+UseSerialGC", "-Xmx128m", str(WORKLOADS / "Descent.java"), "400", "40"]
+    jvm_command = [java, "-XX:+UseSerialGC", "-Xmx128m", str(WORKLOADS / "Descent.java"), "900", "40"]
     torch = start_job(torch_command, "--every", "1h", name="torch")
     torch.wait_for_step(1)  # it takes its time to start
     jvm = start_job(jvm_command, "--every", "1h", name="jvm")
