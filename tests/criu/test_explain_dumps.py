@@ -44,7 +44,7 @@ from trial import cell, python, until
 from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 
-pytestmark = pytest.mark.criu
+pytestmark = [pytest.mark.criu, pytest.mark.slow]
 
 CASES = {
     "io-uring": IO_URING,

@@ -20,7 +20,7 @@ from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 from criu_train.criu.schema import image_schema
 
-pytestmark = pytest.mark.criu
+pytestmark = [pytest.mark.criu, pytest.mark.slow]
 
 OWN_ADDRESS = "10.213.77.9"
 
