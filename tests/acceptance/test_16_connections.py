@@ -13,7 +13,7 @@ import pytest
 from conftest import Reference, StartJob
 from harness import Job, workload
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 class Tracker(ThreadingHTTPServer):
@@ -59,25 +59,39 @@ def tracker() -> Iterator[Tracker]:
         thread.join()
 
 
-def killed_and_restored(job: Job) -> None:
+class Tracked:
+    """A training that reports to the tracker, and what it leaves when nothing happens to it."""
+
+    def __init__(self, start_job: StartJob, undisturbed: Reference, tracker: Tracker, *words: str) -> None:
+        command = workload("tracked.py", "--port", tracker.server_port, *words)
+        self._expected = undisturbed(command).contents
+        self._start = lambda *options: start_job(command, "--every", "1h", *options)
+        tracker.connections, tracker.steps = 0, []
+
+    def start(self, *options: str) -> Job:
+        return self._start(*options)
+
+    def goes_on_to_its_end(self, job: Job) -> None:
+        job.start()
+        job.wait_for_restore()
+        assert job.wait() == 0
+        assert job.contents() == self._expected
+
+
+def killed_after_a_snapshot(job: Job) -> None:
     job.wait_for_step(20)
     job.dump()
     job.wait_for_progress(10)
     job.kill_everything()
-    job.start()
-    job.wait_for_restore()
 
 
 def test_a_connection_to_a_tracker_outside_is_made_anew_after_a_restore(
     start_job: StartJob, undisturbed: Reference, tracker: Tracker
 ) -> None:
-    command = workload("tracked.py", "--port", tracker.server_port)
-    expected = undisturbed(command).contents
-    tracker.connections, tracker.steps = 0, []
-    job = start_job(command, "--every", "1h")
-    killed_and_restored(job)
-    assert job.wait() == 0
-    assert job.contents() == expected
+    training = Tracked(start_job, undisturbed, tracker)
+    job = training.start()
+    killed_after_a_snapshot(job)
+    training.goes_on_to_its_end(job)
     assert sorted(set(tracker.steps)) == list(range(300))
     assert tracker.connections == 2
     assert f"connections that come back closed: 127.0.0.1:{tracker.server_port}" in job.said()
@@ -86,17 +100,12 @@ def test_a_connection_to_a_tracker_outside_is_made_anew_after_a_restore(
 def test_a_connection_is_kept_on_request_when_the_peer_has_waited(
     start_job: StartJob, undisturbed: Reference, tracker: Tracker
 ) -> None:
-    command = workload("tracked.py", "--port", tracker.server_port)
-    expected = undisturbed(command).contents
-    tracker.connections, tracker.steps = 0, []
-    job = start_job(command, "--every", "1h", "--tcp", "keep")
+    training = Tracked(start_job, undisturbed, tracker)
+    job = training.start("--tcp", "keep")
     job.wait_for_step(50)
     job.send(signal.SIGTERM)
     assert job.wait() == 143
-    job.start()
-    job.wait_for_restore()
-    assert job.wait() == 0
-    assert job.contents() == expected
+    training.goes_on_to_its_end(job)
     assert tracker.steps == list(range(300))
     assert tracker.connections == 1
 
@@ -113,16 +122,9 @@ def passing_address() -> Iterator[str]:
 def test_a_training_goes_on_although_its_own_address_is_gone(
     start_job: StartJob, undisturbed: Reference, tracker: Tracker, passing_address: str
 ) -> None:
-    command = workload("tracked.py", "--port", tracker.server_port, "--through", passing_address)
-    expected = undisturbed(command).contents
-    job = start_job(command, "--every", "1h")
-    job.wait_for_step(20)
-    job.dump()
-    job.wait_for_progress(10)
-    job.kill_everything()
+    training = Tracked(start_job, undisturbed, tracker, "--through", passing_address)
+    job = training.start()
+    killed_after_a_snapshot(job)
     subprocess.run(["ip", "address", "del", f"{passing_address}/32", "dev", "lo"], check=True)
-    job.start()
-    job.wait_for_restore()
-    assert job.wait() == 0
-    assert job.contents() == expected
+    training.goes_on_to_its_end(job)
     assert f"the loopback address instead: {passing_address}" in job.said()

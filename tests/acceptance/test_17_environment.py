@@ -14,7 +14,7 @@ import pytest
 from conftest import StartJob
 from harness import Job
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
 TRAIN = """
 import ctypes, json, os, subprocess, sys, time

@@ -17,7 +17,7 @@ import pytest
 from conftest import StartJob
 from harness import Job, criu_train, environment, until, workload
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
 COMMAND = workload("bar.py", "--steps", 600)
 

@@ -16,16 +16,6 @@ from criu_train.errors import StoreError, UsageError
 from criu_train.store.store import Store
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.create_or_open(tmp_path / "store")
-
-
-@pytest.fixture
-def call(tmp_path: Path) -> Call:
-    return partial(run, tmp_path / "store")
-
-
 def test_show_tells_the_facts_of_the_manifest(store: Store, call: Call) -> None:
     one = add(
         store, step=7, metrics={"loss": 0.125}, notes=("not saved: /data/[big]",), command=("python", "my train.py")

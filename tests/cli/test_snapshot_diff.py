@@ -7,13 +7,12 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from snapshot_calls import Call, run
+from snapshot_calls import Call
 from store_samples import FILES, add, facts, fill
 
 from criu_train.cli import snapshot_diff
@@ -35,16 +34,6 @@ ENVIRONMENT = Environment(
     gpu=Gpu(("nvidia 550.1",), ("H100",)),
     data=(DataFile("/data/a", 2 * MIB, 1), DataFile("/data/b", MIB, 1)),
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.create_or_open(tmp_path / "store")
-
-
-@pytest.fixture
-def call(tmp_path: Path) -> Call:
-    return partial(run, tmp_path / "store")
 
 
 def entry(path: str, size: int = 0, *, kind: Kind = "file", role: Role = "workspace", **more: Any) -> Entry:

@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from snapshot_calls import KEYS, Call, run
+from snapshot_calls import KEYS, Call
 from store_samples import FILES, PACK, add, facts, fill, many
 
 import criu_train
@@ -19,16 +18,6 @@ from criu_train.cli import snapshot as module
 from criu_train.cli.snapshot_table import print_snapshots
 from criu_train.errors import StoreError
 from criu_train.store.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.create_or_open(tmp_path / "store")
-
-
-@pytest.fixture
-def call(tmp_path: Path) -> Call:
-    return partial(run, tmp_path / "store")
 
 
 def test_list_json_has_exactly_the_documented_keys_newest_last(store: Store, call: Call) -> None:
