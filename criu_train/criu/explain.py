@@ -15,11 +15,15 @@ _HARMLESS = re.compile(
     r"|tun: Unable to create tun"  # tells that there are no such devices, as in every container
     r"|reported by netlink|Unable to create a veth pair|net: Unexpected error|Diag module missing"  # asks the kernel
     r"|execvp\(\"ip6?tables|ip6?tables\S* -V failed"  # asks for programs that need not be there
+    r"|^task_args->"  # says nothing, without a time in front
     r"|Dumping FAILED|Restoring FAILED"  # tells what is known
     r"|\bfailed with -1$|exited, status=\d+$|Unable to detach from"  # tells where it passed by on its way up
 )
 _SAID_AS_A_WARNING = "Unable to interrupt task"
-_WAITS_FOR_A_LOCK = re.compile(r"\((?:flock|posix)\)flag: [^\n]*\s*\Z")
+# The last that this very task has said; others may go on.
+_WAITS_FOR_A_LOCK = re.compile(
+    r"^\([\d.]+\) +(\d+): \((?:flock|posix)\)flag: .*$(?!(?s:.*)^\([\d.]+\) +\1: )", re.MULTILINE
+)
 _LOG_TIP = "the whole log is kept beside the snapshot"
 
 
@@ -67,7 +71,7 @@ def explain(log: str, exit_code: int | None, *, timed_out: bool = False) -> Expl
 def _too_long(log: str) -> Explanation:
     if _WAITS_FOR_A_LOCK.search(log):
         return Explanation("the restore waited in vain for a file lock that another program holds", "end that program")
-    return Explanation("CRIU took too long and was stopped", f"allow it more time; {_LOG_TIP}")
+    return Explanation("the restore took longer than its time limit", f"allow more with --restore-timeout; {_LOG_TIP}")
 
 
 def find_failure(log: str) -> Found | None:

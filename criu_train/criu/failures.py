@@ -102,7 +102,7 @@ OF_THE_MACHINE = (
     ),
     row(
         "iptables",
-        r"[Ii]ptables configuration failed|iptables-restore returned",
+        r"Failed to lock TCP connection|iptables-restore returned",
         "the network could not be locked with iptables",
         "install iptables, or run `criu-train setup` to find out what works here",
     ),

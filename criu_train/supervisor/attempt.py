@@ -109,6 +109,7 @@ class Attempt:
         context = self._context
         self._deadline = deadline
         self._pids = context.cell.tree()
+        self._refuse_tasks_apart()
         memory = await asyncio.to_thread(dumpable_bytes, self._pids)
         self._archivist = await context.keeper.archivist()
         arena = await self._archivist.prepare(memory)
@@ -146,6 +147,12 @@ class Attempt:
             else:
                 draft.discard(str(error))
             raise
+
+    def _refuse_tasks_apart(self) -> None:
+        try:
+            refuse_tasks_apart(self._pids)
+        except DumpFailedError as error:  # a sandbox that lives for a moment is gone at the next try
+            raise PassingFailureError(str(error), tip=error.tip) from error
 
     async def _just_ended(self) -> bool:
         """Whether the dump failed because there is no training any more; its end may be told a moment later."""
@@ -217,7 +224,7 @@ class Attempt:
 
     def _save_workspace(self, draft: Draft) -> None:
         self._pids = self._context.cell.tree()
-        refuse_tasks_apart(self._pids)
+        self._refuse_tasks_apart()
         remaps = Images(draft.images, self._context.criu.pycriu).link_remaps()
         self._context.tracker.cut(self._pids, draft.files, [(r.remap_path, r.original) for r in remaps])
 

@@ -24,7 +24,8 @@ class TrainingEndedError(DumpFailedError):
 def failure_of(ended: CriuExit, cut_error: Exception | None, log: Path) -> DumpFailedError:
     """The error to raise for a CRIU that did not dump. ``cut_error``: what went wrong of ours while the tree stood."""
     if isinstance(cut_error, CriuTrainError):
-        return DumpFailedError(str(cut_error), tip=cut_error.tip)
+        kind = PassingFailureError if isinstance(cut_error, PassingFailureError) else DumpFailedError
+        return kind(str(cut_error), tip=cut_error.tip)
     if isinstance(cut_error, TimeoutError):
         return DumpFailedError(
             "the last snapshot could not be finished in time",

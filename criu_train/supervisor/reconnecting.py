@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 
 import psutil
 
-from criu_train.criu.connections import FILES, Reconnected, TcpPolicy, reconnect
+from criu_train.criu.connections import FILES, Address, Reconnected, TcpPolicy, reconnect
 from criu_train.errors import RestoreFailedError
 from criu_train.store.snapshot import Snapshot
 from criu_train.supervisor.feeding import CHECK_THE_DISK
 
 _IP = (socket.AF_INET, socket.AF_INET6)
+_IPV4, _ANY_PORT = 4, 9
 _NAMED = 5  # peers in a line
 
 
@@ -20,9 +22,21 @@ def reconnect_here(snapshot: Snapshot, pycriu: Path | None, policy: TcpPolicy) -
     """Decide with the addresses that this machine has now. Raises RestoreFailedError for a damaged image."""
     local = [one.address for interface in psutil.net_if_addrs().values() for one in interface if one.family in _IP]
     try:
-        return reconnect((snapshot.images / FILES).read_bytes(), pycriu, policy=policy, local=local)
+        data = (snapshot.images / FILES).read_bytes()
+        return reconnect(data, pycriu, policy=policy, local=local, reachable=is_reachable)
     except Exception as error:  # protobuf's own errors differ between its implementations
         raise RestoreFailedError(f"corrupt: {FILES}: {error}", tip=CHECK_THE_DISK) from error
+
+
+def is_reachable(address: Address) -> bool:
+    """Whether a route leads there. A datagram socket that connects sends nothing: it only asks for one."""
+    if address.is_link_local:  # nobody knows by which interface
+        return True
+    family = socket.AF_INET if address.version == _IPV4 else socket.AF_INET6
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.connect((str(address), _ANY_PORT))
+        return True
+    return False
 
 
 def notes_of(reconnected: Reconnected) -> tuple[str, ...]:
@@ -32,5 +46,5 @@ def notes_of(reconnected: Reconnected) -> tuple[str, ...]:
         more = f" and {len(closed) - _NAMED} more" if len(closed) > _NAMED else ""
         notes.append(f"connections that come back closed: {', '.join(closed[:_NAMED])}{more}")
     if reconnected.moved:
-        notes.append(f"addresses that are gone, the loopback address instead: {', '.join(reconnected.moved)}")
+        notes.append(f"addresses that can't be used any more, others instead: {', '.join(reconnected.moved)}")
     return tuple(notes)

@@ -16,7 +16,8 @@ from criu_train.criu.schema import image_schema
 pytestmark = pytest.mark.criu
 
 HEAD = MAGICS.pack(0x54564319, 0x56303138)  # any two: they are taken over as they are
-ESTABLISHED, CLOSED, CLOSE_WAIT, LISTEN = 1, 7, 8, 10
+ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSED, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = 1, 2, 4, 5, 7, 8, 9, 10, 11
+NO_MORE_READING = 1
 TCP, UDP = 6, 17
 LOCAL = ("127.0.0.1", "::1", "10.0.0.2", "fe80::1%eth0")
 
@@ -38,7 +39,7 @@ class Sockets:
 
     def add(
         self, source: str, port: int, peer: str, peer_port: int, *, state: int = ESTABLISHED, proto: int = TCP,
-        wide: bool = False,
+        wide: bool = False, tied: bool = False,
     ) -> None:  # fmt: skip
         number = len(self._entries) + 1
         entry = self._pb.file_entry(type=4, id=number)
@@ -51,6 +52,8 @@ class Sockets:
             setattr(socket.fown, name, 0)
         for name in ("sndbuf", "rcvbuf", "snd_tmo_sec", "snd_tmo_usec", "rcv_tmo_sec", "rcv_tmo_usec"):
             setattr(socket.opts, f"so_{name}", 0)
+        if tied:
+            socket.ifname = socket.opts.so_bound_dev = "tun0"
         self._entries.append(entry)
 
     @property
@@ -58,7 +61,10 @@ class Sockets:
         return pack(HEAD, self._entries)
 
     def decide(self, policy: Any = "close-external") -> Reconnected:
-        return reconnect(self.image, self._criu.pycriu, policy=policy, local=LOCAL)
+        def reachable(address: Any) -> bool:
+            return not str(address).startswith("10.9.")
+
+        return reconnect(self.image, self._criu.pycriu, policy=policy, local=LOCAL, reachable=reachable)
 
     def after(self, policy: Any = "close-external") -> list[Any]:
         image = self.decide(policy).image
@@ -97,10 +103,35 @@ def test_a_connection_to_a_program_beside_the_tree_on_the_same_machine_is_one_to
     assert sockets.decide().closed == ("127.0.0.1:5000",)
 
 
-def test_what_the_peer_said_before_it_hung_up_can_still_be_read(sockets: Sockets) -> None:
-    sockets.add("127.0.0.1", 40000, "127.0.0.1", 5000, state=CLOSE_WAIT)
-    sockets.add("10.0.0.2", 40000, "10.0.0.9", 443, state=CLOSE_WAIT)
+@pytest.mark.parametrize("state", [CLOSED, CLOSE_WAIT, LAST_ACK, CLOSING])
+def test_what_the_peer_said_before_it_hung_up_can_still_be_read(sockets: Sockets, state: int) -> None:
+    sockets.add("127.0.0.1", 40000, "127.0.0.1", 5000, state=state)
+    sockets.add("10.0.0.2", 40000, "10.0.0.9", 443, state=state)
     assert sockets.decide().image is None
+
+
+@pytest.mark.parametrize("state", [SYN_SENT, FIN_WAIT1, FIN_WAIT2])
+def test_who_still_waits_for_a_peer_outside_waits_no_longer(sockets: Sockets, state: int) -> None:
+    sockets.add("10.0.0.2", 40000, "10.0.0.9", 443, state=state)
+    assert sockets.decide().closed == ("10.0.0.9:443",)
+
+
+@pytest.mark.parametrize("policy", ["close-external", "keep"])
+def test_a_connection_to_where_no_route_leads_is_closed_since_criu_could_not_make_it(
+    sockets: Sockets, policy: str
+) -> None:
+    sockets.add("10.0.0.2", 40000, "10.9.0.1", 443, state=CLOSE_WAIT)
+    sockets.add("10.0.0.2", 40001, "10.9.0.1", 443)
+    ended, cut_off = sockets.after(policy)
+    assert (ended.state, ended.dst_port, ended.shutdown) == (CLOSED, 0, NO_MORE_READING)
+    assert (cut_off.state, cut_off.dst_port, cut_off.HasField("shutdown")) == (CLOSED, 0, False)
+
+
+def test_what_is_closed_or_moved_is_not_tied_to_an_interface_any_more(sockets: Sockets) -> None:
+    sockets.add("10.0.0.2", 40000, "10.0.0.9", 443, tied=True)
+    sockets.add("10.0.0.77", 5000, "0.0.0.0", 0, state=LISTEN, tied=True)
+    sockets.add("10.0.0.2", 5001, "0.0.0.0", 0, state=LISTEN, tied=True)
+    assert [(one.ifname, one.opts.so_bound_dev) for one in sockets.after()] == [("", "")] * 2 + [("tun0", "tun0")]
 
 
 def test_on_request_connections_to_the_outside_are_kept(sockets: Sockets) -> None:
@@ -127,10 +158,25 @@ def test_ranks_that_talk_over_an_address_that_is_gone_talk_over_the_loopback(soc
 
 
 def test_a_datagram_socket_whose_own_address_is_gone_gets_another(sockets: Sockets) -> None:
-    sockets.add("10.0.0.77", 40000, "10.0.0.9", 8125, proto=UDP, state=ESTABLISHED)
+    sockets.add("10.0.0.77", 40000, "10.0.0.9", 8125, proto=UDP)
+    sockets.add("10.0.0.77", 40001, "0.0.0.0", 0, proto=UDP, state=CLOSED)
+    connected, bound = sockets.after()
+    assert (list(connected.src_addr), connected.src_port) == ([0], 40000)
+    assert (list(connected.dst_addr), connected.dst_port) == (words("10.0.0.9"), 8125)
+    assert (list(bound.src_addr), bound.src_port) == ([0], 40001)
+
+
+def test_a_datagram_socket_loses_a_peer_to_which_no_route_leads(sockets: Sockets) -> None:
+    sockets.add("10.0.0.2", 40000, "10.9.0.1", 8125, proto=UDP)
     (one,) = sockets.after()
-    assert list(one.src_addr) == [0]
-    assert (list(one.dst_addr), one.dst_port) == (words("10.0.0.9"), 8125)
+    assert (list(one.src_addr), list(one.dst_addr), one.dst_port) == (words("10.0.0.2"), [0], 0)
+
+
+def test_datagram_sockets_that_talk_to_each_other_go_on_over_the_loopback(sockets: Sockets) -> None:
+    sockets.add("10.9.0.77", 5000, "10.9.0.77", 40000, proto=UDP)
+    sockets.add("10.9.0.77", 40000, "10.9.0.77", 5000, proto=UDP)
+    loopback = words("127.0.0.1")
+    assert [(list(one.src_addr), list(one.dst_addr)) for one in sockets.after()] == [(loopback, loopback)] * 2
 
 
 def test_an_address_with_a_scope_is_known(sockets: Sockets) -> None:

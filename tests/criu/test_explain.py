@@ -96,7 +96,19 @@ def test_paths_in_lines_that_report_no_error_are_not_taken_for_a_cause() -> None
 def test_a_restore_that_waits_for_a_lock_in_vain_is_told_as_such() -> None:
     log = "(00.1)   1000: Create fd for 0\n(00.1)   1000: (flock)flag: 2, type: 1, cmd: 2, pid: 1000, fd: 0\n"
     assert "file lock" in explain(log, -9, timed_out=True).what
+    assert "file lock" in explain(log + "(00.2)   1001: Create fd for 1\n", -9, timed_out=True).what
     assert "file lock" not in explain(log + "(00.2)   1000: Create fd for 1\n", -9, timed_out=True).what
+
+
+def test_a_restore_that_was_killed_late_is_told_as_killed() -> None:
+    late = "task_args->pid: 1000\ntask_args->nr_threads: 1\n"
+    log = (LOGS / "worded" / "killed.log").read_text()
+    assert explain(late + log, 1) == explain(log, 1)
+
+
+def test_connections_that_iptables_has_forgotten_explain_nothing_at_a_restore() -> None:
+    log = "(00.1) Error (criu/netfilter.c:105): Iptables configuration failed\n"
+    assert "locked" not in explain(log + "(00.2) Error (criu/x.c:1): pie: Can't open x\n", 1).what
 
 
 @pytest.mark.parametrize(
@@ -107,7 +119,8 @@ def test_a_restore_that_waits_for_a_lock_in_vain_is_told_as_such() -> None:
             -9,
             True,
             Explanation(
-                "CRIU took too long and was stopped", "allow it more time; the whole log is kept beside the snapshot"
+                "the restore took longer than its time limit",
+                "allow more with --restore-timeout; the whole log is kept beside the snapshot",
             ),
         ),
         (127, False, Explanation("CRIU could not be executed", "run `criu-train setup`")),
