@@ -72,7 +72,7 @@ def _rows(view: memoryview, extent: Extent) -> Iterator[Rows]:
 
 
 class Recall:
-    """Digests taken before, found again by a hash that takes a quarter of their time.
+    """Digests taken before, found again by a hash that takes much less time. It keeps 32 bytes a page.
 
     It tells pages of this process's own memory apart and is never stored: 128 bits of XXH3 under a random seed, so
     that nobody can prepare two pages that it takes for one. ``share_new``: how much of the last capture was new.
@@ -100,12 +100,16 @@ class Recall:
         """The digest of every page that was there before, both halves 0 for others."""
         if not len(self._keys):
             return np.zeros((len(marks), 2), np.uint64)
-        at = np.minimum(np.searchsorted(self._keys, marks[:, 0]), len(self._keys) - 1)
+        order = np.argsort(marks[:, 0])  # so that memory is walked through once
+        at = np.empty(len(marks), np.int64)
+        at[order] = np.minimum(np.searchsorted(self._keys, marks[order, 0]), len(self._keys) - 1)
         same = (self._keys[at] == marks[:, 0]) & (self._rest[at] == marks[:, 1])
         return np.where(same[:, None], self._digests[at], np.uint64(0))
 
     def replace(self, marks: Digests, digests: Digests) -> None:
         """From now on it is these pages that are known; those without a digest are left out."""
+        self._keys = self._rest = np.empty(0, np.uint64)
+        self._digests = np.empty((0, 2), np.uint64)  # gone before the new ones are made
         numbers = np.flatnonzero(digests.any(axis=1))
         self._keys, which = np.unique(marks[numbers, 0], return_index=True)
         self._rest, self._digests = marks[numbers[which], 1], digests[numbers[which]]

@@ -93,7 +93,7 @@ class _Packing:
         self._reserve = reserve
         self._may_hash = may_hash
         self._recall = recall
-        self._hashing_share = 1 / (1 + _NEW_COSTS * recall.share_new)
+        self._hashing_share = _hashing_share(recall.share_new)
         self._pages = CapturedPages(captured)
         self._pack_pages = max(_PACK_PAGES, -(-2 * self._pages.count // MAX_PACKS))
         self._compressed = True
@@ -109,6 +109,7 @@ class _Packing:
         known = take_over(earlier, digests[distinct], self._directory, pack_pages=self._pack_pages)
         new = distinct[known.places < 0]
         self._recall.share_new = len(new) / max(1, len(first))
+        self._hashing_share = _hashing_share(self._recall.share_new)  # known now, and guessed until now
         base = sum(entry.pages for entry in known.packs)
         places = known.places
         places[places < 0] = base + np.arange(len(new))
@@ -173,6 +174,11 @@ class _Packing:
         status = os.statvfs(self._directory)
         if status.f_bavail * status.f_frsize < self._reserve + _UNWRITTEN:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
+
+
+def _hashing_share(share_new: float) -> float:
+    """How much of all the work looking for pages is, where so much of them is new."""
+    return 1 / (1 + _NEW_COSTS * share_new)
 
 
 @dataclass(frozen=True)

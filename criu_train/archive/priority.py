@@ -116,7 +116,9 @@ class Pacer:
 
     def _against_deadline(self, now: float, raw_left: int, deadline: float) -> None:
         began, left_then = self._measured_from
-        if self._level is not None and now - began >= _LOOK_S and raw_left < left_then:
+        if raw_left >= left_then:  # nothing was written yet: looking for equal pages tells nothing about writing
+            self._measured_from = now, raw_left
+        elif self._level is not None and now - began >= _LOOK_S:
             self._rate = (left_then - raw_left) / (now - began) / _LEVELS[self._level]
             self._measured_from = (now, raw_left)
         time_left = max(0.0, deadline - now) * _CAUTION

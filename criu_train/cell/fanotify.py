@@ -26,7 +26,7 @@ EVENT_ON_CHILD = 0x08000000
 RENAME = 0x10000000
 ONDIR = 0x40000000
 
-_WRITING = ctypes.c_uint64(MODIFY | CLOSE_WRITE | ATTRIB)
+_WRITING = MODIFY | CLOSE_WRITE | ATTRIB
 
 INFO_OLD_NAME = 10
 INFO_NEW_NAME = 12
@@ -93,12 +93,12 @@ def mark_directory(group: int, path: str, mask: int) -> None:
 
 def mute(group: int, file: int) -> None:
     """No more events of what is done to this open file's bytes and attributes, whoever does it."""
-    _check(_libc.fanotify_mark(group, _MARK_ADD | _MARK_IGNORED, _WRITING, file, None), "mute")
+    _mark(group, _MARK_ADD | _MARK_IGNORED, _WRITING, f"/proc/self/fd/{file}")
 
 
 def unmute(group: int, file: int) -> None:
     """Events of this open file again."""
-    _check(_libc.fanotify_mark(group, _MARK_REMOVE | _MARK_IGNORED, _WRITING, file, None), "unmute")
+    _mark(group, _MARK_REMOVE | _MARK_IGNORED, _WRITING, f"/proc/self/fd/{file}")
 
 
 def directory_key(path: str, fsid: bytes) -> bytes:

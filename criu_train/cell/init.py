@@ -133,7 +133,11 @@ class Init:
 
     def _launch(self, message: dict[str, Any]) -> None:
         ids = message["ids"]
-        self._get_terminal(message["terminal"], (ids[0], ids[1]) if ids else None)
+        try:
+            self._get_terminal(message["terminal"], (ids[0], ids[1]) if ids else None)
+        except OSError as error:
+            self._tell("launch_failed", errno=error.errno, step="terminal")
+            return
         result = self._root.launch(message, self._terminal.slave if self._terminal else -1)
         if isinstance(result, LaunchFailure):
             self._tell("launch_failed", errno=result.errno, step=result.step)

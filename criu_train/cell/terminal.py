@@ -7,15 +7,15 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-import select
 import struct
 import termios
 
 _READ_BYTES = 64 * 1024
-# What was written before everybody stood still reaches the master by way of a kernel thread.
-_UNDER_WAY_MS = 10
+# Far more than a terminal holds; who left the tree is not frozen with it, and may go on writing for ever.
+_DRAIN_READS = 64
 
 
 class Terminal:
@@ -47,29 +47,25 @@ class Terminal:
         """Readable when there is something to ``pump``."""
         return self._master
 
-    def pump(self) -> None:
-        """Take out what is there. Raises OSError when it can't be written; then it is kept for the next call."""
-        while True:
-            while self._pending:
-                self._pending = self._pending[os.write(self._output, self._pending) :]
-            try:
+    def pump(self) -> bool:
+        """Take out some of what is there, False for nothing. Raises OSError when that can't be written: it is kept."""
+        if not self._pending:
+            with contextlib.suppress(BlockingIOError):
                 self._pending = os.read(self._master, _READ_BYTES)
-            except BlockingIOError:
-                return
+        some = bool(self._pending)
+        while self._pending:
+            self._pending = self._pending[os.write(self._output, self._pending) :]
+        return some
 
     def drain(self) -> None:
-        """Everything that was written up to now; the training stands still, or has ended. Raises OSError."""
-        poll = select.poll()
-        poll.register(self._master, select.POLLIN)
-        self.pump()
-        while poll.poll(_UNDER_WAY_MS):
-            self.pump()
+        """Everything that was written up to now; the training stands still, or has ended. Raises OSError.
+
+        Reading takes along what is still on its way through the kernel (``n_tty_read``).
+        """
+        for _ in range(_DRAIN_READS):
+            if not self.pump():
+                return
 
     def resize(self, rows: int, columns: int) -> None:
         """The training's foreground processes get SIGWINCH when that changes anything."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def close(self) -> None:
-        """Hang up."""
-        for fd in (self._master, self.slave, self._output):
-            os.close(fd)

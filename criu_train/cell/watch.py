@@ -18,6 +18,7 @@ told from the file's change time. Standard library only: this runs as PID 1.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -91,7 +92,8 @@ class Watch:
             self._muted = Muted(self._group)
             self._directories = Directories(self._group, self._roots, self._exclude)
             blind = self._directories.arm()
-            fanotify.mute(self._group, journal.fileno())  # each sign of life would be an event, and wake us for another
+            with contextlib.suppress(OSError):  # each sign of life would be an event, and wake us for another
+                fanotify.mute(self._group, journal.fileno())
             self.available, self.reason = True, ""
         except OSError as error:
             self.reason = f"{error.filename or 'fanotify'}: {error.strerror}"
@@ -136,6 +138,8 @@ class Watch:
         if self._journal is not None:
             self._journal.heartbeat()
             self._say(self._passing.due())
+            if self.available:
+                self._muted.refresh()
 
     def ignore(self, pid: int) -> None:
         """What this process of the cell does is neither the tree's nor anybody's: CRIU. Until ``heed``."""
@@ -205,7 +209,8 @@ class Watch:
                 batch[who, path] = (known or 0) | bits
         if common & _DIR and event.mask & _DIRECTORY_MOVED:
             self._directories.forget(renamed[0], renamed[1])
-            self._muted.forget_below(renamed[0])
+            if event.mask & ~fanotify.DELETE & _DIRECTORY_MOVED:  # one that was deleted was empty
+                self._muted.forget_below(renamed[0])
 
     def _tell_missed(self) -> None:
         if self.available and self._directories.missed:

@@ -58,7 +58,7 @@ class ConsoleReporter:
 
     def started(self, supervisor_pid: int, every_s: float | None, trial_s: float | None) -> None:
         every = f"a snapshot every {format_duration(every_s)}" if every_s else "no timer"
-        if trial_s is not None and (every_s is None or trial_s < every_s):
+        if trial_s is not None:
             every += f", one in {format_duration(trial_s)} to see that it works"
         self._say(f"watching, {every}; kill -USR1 {supervisor_pid} takes one now")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from criu_train.store.state import Run
 from criu_train.store.store import Store
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import ignored_signals
 from criu_train.supervisor.restoring import Restored, Restorer
@@ -133,7 +133,7 @@ class Beginner:
                 ignored=self._ignored,
                 ids=self._user.ids if self._user else None,
                 environment=self._user.environment if self._user else None,
-                size=shutil.get_terminal_size() if self._options.tty else None,
+                size=our_terminal_size() if self._options.tty else None,
             )
         except BaseException:  # most of all a command that can't be executed: no run is left behind
             await cell.kill()

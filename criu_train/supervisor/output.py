@@ -13,6 +13,14 @@ from inotify_simple import INotify, flags
 _CHUNK = 1 << 16
 
 
+def our_terminal_size() -> os.terminal_size:
+    """Of the terminal that we were started in, wherever it is still ours; the usual 80 by 24 without one."""
+    for descriptor in (2, 1, 0):
+        with contextlib.suppress(OSError):
+            return os.get_terminal_size(descriptor)
+    return os.terminal_size((80, 24))
+
+
 class OutputFollower:
     """Copies what is appended to a file from now on to our stdout, in a thread of its own.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from criu_train.supervisor.feeding import CHECK_THE_DISK, ArchiveLostError, Feed
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reconnecting import notes_of, reconnect_here
 from criu_train.workspace.environment import compare
 from criu_train.workspace.journal import Journals
@@ -174,8 +174,12 @@ class Restorer:
             limit_s=self._options.restore_timeout,
             stderr=log,
             next_pid=_free_range(manifest.ns_last_pid + 1, taken),
-            terminal=(self._store.layout.output_log, shutil.get_terminal_size()) if terminal else None,
+            terminal=(self._store.layout.output_log, our_terminal_size()) if terminal else None,
         )
+        if ended.problem:  # no snapshot's fault: the next one would fail the same way
+            raise EnvironmentUnfitError(
+                f"CRIU could not be started: {ended.problem}", tip="`criu-train doctor` tells what this machine lacks"
+            )
         text = log.read_text(errors="replace") if log.exists() else ""
         if ended.timed_out or ended.code != 0:
             explanation = explain(text, ended.code, timed_out=ended.timed_out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -25,7 +24,7 @@ from criu_train.supervisor.control import ControlServer
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.options import RunOptions
-from criu_train.supervisor.output import OutputFollower
+from criu_train.supervisor.output import OutputFollower, our_terminal_size
 from criu_train.supervisor.progress import Progress
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
@@ -191,13 +190,15 @@ class Supervisor:
     async def _watch(self, life: Life) -> Outcome:
         cell, output = life.cell, self._store.layout.output_log
         try:
-            watcher = self._watcher(life)
+            # What was restored has been dumped before: there is nothing to try.
+            schedule = Schedule(self._options.every, None if life.restored else self._options.warmup)
+            watcher = self._watcher(life, schedule)
             follower = self._follow_output(_shown_so_far(output, life.restored))
         except BaseException:
             await cell.kill()  # nobody would watch over it; the run goes on from the same snapshot
             raise
-        self._reporter.started(os.getpid(), self._options.every, self._trial_after(life))
-        self._requests.on_resize = lambda: cell.resize(shutil.get_terminal_size())
+        self._reporter.started(os.getpid(), self._options.every, schedule.left if schedule.trigger == "trial" else None)
+        self._requests.on_resize = lambda: cell.resize(our_terminal_size())
         self._requests.on_resize()  # a restored terminal has the size that it had
         try:
             outcome = await watcher.watch()
@@ -207,7 +208,7 @@ class Supervisor:
             if follower is not None:
                 await asyncio.to_thread(follower.stop)
 
-    def _watcher(self, life: Life) -> Watcher:
+    def _watcher(self, life: Life, schedule: Schedule) -> Watcher:
         restored = life.restored
         tracker = Tracker(
             self._beginner.policy(life.run),
@@ -234,12 +235,8 @@ class Supervisor:
             events=self._events,
             reporter=self._reporter,
             options=self._options,
-            schedule=Schedule(self._options.every, self._trial_after(life)),
+            schedule=schedule,
         )
-
-    def _trial_after(self, life: Life) -> float | None:
-        """What was restored has been dumped before."""
-        return self._options.warmup if life.restored is None else None
 
     def _follow_output(self, start: int) -> OutputFollower | None:
         try:

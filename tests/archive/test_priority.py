@@ -115,6 +115,18 @@ def test_the_nearer_the_deadline_the_less_is_compressed(clock: Clock, threads: l
     assert Pacer(4 * GIB, 10.0, clock=clock).level(3000 * MIB, 0.0) == 1
 
 
+def test_time_spent_looking_for_pages_is_not_taken_for_slow_writing(clock: Clock) -> None:
+    pacer = Pacer(1536 * MIB, 17.5, clock=clock)
+    for done in range(15):  # a second and a half
+        clock.now += 0.1
+        assert pacer.level(1536 * MIB, done / 100) == 3
+    left = 1536
+    while left > 0:
+        clock.now += 4 / 250
+        left -= 4
+        assert pacer.level(left * MIB, 0.5) == 3
+
+
 def test_after_the_deadline_nothing_is_compressed(clock: Clock) -> None:
     pacer = Pacer(GIB, 1.0, clock=clock)
     clock.now += 2

@@ -246,6 +246,7 @@ def write_again_and_again(here: Here, name: str) -> None:
         with (here.root / name).open("a") as file:
             file.write("x")
         here.watch.handle()
+    assert len(here.watch._muted) == 1
 
 
 def is_heard(here: Here) -> bool:
@@ -263,6 +264,36 @@ def test_a_file_that_is_written_all_the_time_wakes_nobody_until_the_next_cut(her
     assert is_heard(here)
     here.watch.handle()
     assert told(here.journal, here.root, offset)["ours", "log"] >= {"write"}
+
+
+def test_a_directory_that_is_removed_elsewhere_changes_nothing_for_it(here: Here) -> None:
+    write_again_and_again(here, "log")
+    (here.root / "d").mkdir()
+    (here.root / "d").rmdir()
+    here.watch.handle()
+    assert len(here.watch._muted) == 1
+
+
+def test_its_filesystem_can_be_unmounted_a_minute_later(here: Here) -> None:
+    write_again_and_again(here, "log")
+    here.watch._muted._since -= 61
+    here.watch.heartbeat()
+    assert len(here.watch._muted) == 0
+
+
+def test_who_waits_for_the_reader_of_a_fifo_never_meets_us(here: Here) -> None:
+    fifo = here.root / "fifo"
+    os.mkfifo(fifo)
+    got = []
+    for number in range(3):
+        writer = subprocess.Popen(["sh", "-c", f"echo {number} > {fifo}"])
+        if number == 2:
+            here.watch.handle()  # what the second one did is heard while the third waits
+            time.sleep(0.2)
+            here.watch.handle()
+        got.append(fifo.read_text())
+        assert writer.wait(5) == 0
+    assert got == ["0\n", "1\n", "2\n"]
 
 
 def test_the_sign_of_life_wakes_nobody(here: Here) -> None:
@@ -289,7 +320,6 @@ def test_a_file_that_gets_another_name_is_heard_of_under_that(here: Here, direct
 
 def test_a_file_that_is_deleted_gives_its_room_back_although_it_was_not_heard_of(here: Here) -> None:
     write_again_and_again(here, "log")
-    assert len(here.watch._muted) == 1
     (here.root / "log").unlink()
     here.watch.handle()
     assert len(here.watch._muted) == 0

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from surroundings_samples import checkout, install
+from surroundings_samples import checkout, git, install
 
 from criu_train.criu.images import ImageFile
 from criu_train.store.environment import CodeVersion, Component, DataFile, Environment, Gpu
 from criu_train.store.manifest import ExternalFile
 from criu_train.workspace.fingerprint import gpu
-from criu_train.workspace.packages import owner_of, packages_in
-from criu_train.workspace.programs import libc_of, python_version
+from criu_train.workspace import opened, survey as surveying
+from criu_train.workspace.packages import owners_of, packages_in
+from criu_train.workspace.programs import Process, interpreter_of, libc_of, look_at, python_version, version_in
 from criu_train.workspace.survey import data_files, survey
 
 pytestmark = pytest.mark.timeout(60)
@@ -101,6 +104,45 @@ def test_what_is_no_python_has_no_python_and_what_has_gone_raises_nothing(tmp_pa
     assert told([pid], tmp_path).libc is None
 
 
+def test_something_unexpected_leaves_a_snapshot_without_a_survey_and_raises_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert survey([os.getpid()], str(tmp_path)) is not None
+
+    def raising(directory: str) -> None:
+        raise RuntimeError(directory)
+
+    monkeypatch.setattr(surveying, "code_version", raising)
+    assert survey([os.getpid()], str(tmp_path)) is None
+
+
+def test_the_code_that_an_earlier_snapshot_of_the_run_found_is_taken_over_and_git_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = checkout(tmp_path)
+    first = told([os.getpid()], tmp_path)
+    assert first.code == CodeVersion(commit, "main", False)
+    git(tmp_path, "commit", "--allow-empty", "-m", "second")
+    monkeypatch.setattr(surveying, "code_version", lambda _: pytest.fail("git was asked"))
+    for known in (first, replace(first, code=None)):
+        later = survey([os.getpid()], str(tmp_path), known)
+        assert later is not None and later.code == known.code
+
+
+def test_files_that_are_mapped_are_told_by_their_names_and_deleted_ones_are_not(tmp_path: Path) -> None:
+    newline, gone = tmp_path / "two\nlines", tmp_path / "gone"
+    code = f"import mmap, os\nfor name in ({str(newline)!r}, {str(gone)!r}):\n"
+    code += "    f = open(name, 'w+b'); f.write(b'x'); f.flush(); globals()[name] = mmap.mmap(f.fileno(), 1)\n"
+    code += "hidden = os.memfd_create('hidden'); os.ftruncate(hidden, 1); held = mmap.mmap(hidden, 1)\n"
+    code += f"os.unlink({str(gone)!r})\n{SLEEP}"
+    with running([sys.executable, "-c", code]) as pid:
+        mapped = look_at(pid).mapped
+        read = opened.look([pid], thoroughly=True).read
+    assert str(newline) in mapped and str(newline) in read
+    assert not any("gone" in path or "memfd" in path for path in mapped)
+    assert mapped <= read
+
+
 def test_a_survey_goes_through_the_manifest_s_json_and_fields_of_later_versions_are_passed_over(venv: Path) -> None:
     checkout(venv)
     with running([str(venv / "bin" / "python"), "-c", SLEEP]) as pid:
@@ -124,24 +166,47 @@ def test_installing_upgrading_and_removing_is_seen(tmp_path: Path) -> None:
     install(tmp_path, "numpy", "2.2.0rc1")
     assert packages_in(str(tmp_path)) == before | {"numpy": "2.2.0rc1"}
     assert packages_in(str(tmp_path / "gone")) == {}
+    assert packages_in(str(tmp_path / "a\0name")) == {}
 
 
 def test_files_belong_to_the_package_that_lists_them_or_is_named_like_their_directory(tmp_path: Path) -> None:
-    site = tmp_path / "site-packages"
-    install(site, "nvidia_cublas", "12", "nvidia/cublas/lib/libcublas.so.12")
-    install(site, "nvidia_cudnn", "9", "nvidia/cudnn/lib/libcudnn.so.9")
-    install(site, "pillow", "11", "PIL/_imaging.so")
+    install(tmp_path, "nvidia_cublas", "12", "nvidia/cublas/lib/libcublas.so.12", "nvidia/__init__.py")
+    install(tmp_path, "nvidia_cudnn", "9", "nvidia/cudnn/lib/libcudnn.so.9", "nvidia/__init__.py")
+    install(tmp_path, "pillow", "11", "PIL/_imaging.so")
+    install(tmp_path, "scipy", "1", "scipy/lib.so")
     changed = ["nvidia-cublas", "nvidia-cudnn", "pillow", "numpy"]
     expected = {
         "nvidia/cudnn/lib/libcudnn.so.9": "nvidia-cudnn",
+        "nvidia/__init__.py": "nvidia-cublas",
         "PIL/_gone.so": "pillow",
         "numpy/core/gone.so": "numpy",
         "numpy.libs/libblas.so": "numpy",
-        "nvidia/other/lib/lib.so": None,
-        "torch/lib/libtorch.so": None,
     }
-    assert {path: owner_of(f"{site}/{path}", changed) for path in expected} == expected
-    assert owner_of("/usr/lib/libc.so.6", changed) is None
+    others = ["nvidia/other/lib/lib.so", "torch/lib/libtorch.so", "scipy/lib.so", "scipy/gone.so"]
+    assert owners_of(str(tmp_path), [*expected, *others], changed) == expected
+
+
+def test_a_file_of_a_package_that_did_not_change_is_not_put_down_to_its_neighbour(tmp_path: Path) -> None:
+    cudnn, other = "nvidia/cudnn/lib/libcudnn.so.9", "nvidia/other.so"
+    install(tmp_path, "nvidia_cublas", "12", "nvidia/cublas/lib/libcublas.so.12")
+    install(tmp_path, "nvidia_cudnn", "9", cudnn)
+    assert owners_of(str(tmp_path), [cudnn, other], ["nvidia-cublas"]) == {}
+    install(tmp_path, "nvidia_cudnn", "10", "nvidia/cudnn/lib/libcudnn.so.10")
+    assert owners_of(str(tmp_path), [cudnn], ["nvidia-cublas"]) == {}
+    # Nor when what it belonged to has been removed.
+    shutil.rmtree(tmp_path / "nvidia_cudnn-10.dist-info")
+    assert owners_of(str(tmp_path), [cudnn], ["nvidia-cublas", "nvidia-cudnn"]) == {}
+    assert owners_of(str(tmp_path), [cudnn], ["nvidia-cublas"]) == {cudnn: "nvidia-cublas"}
+
+
+@pytest.mark.parametrize("damage", [bytes(200_000), b"\xff\xfe,,\n", b'"' * 3])
+def test_a_list_of_files_that_is_damaged_names_nothing_and_raises_nothing(tmp_path: Path, damage: bytes) -> None:
+    install(tmp_path, "numpy", "2", "numpy/core/a.so")
+    install(tmp_path, "six", "1", "six_/lib.so")
+    next(tmp_path.glob("six-*/RECORD")).write_bytes(damage)
+    (tmp_path / "rich-1.0.dist-info").write_text("no directory")
+    assert owners_of(str(tmp_path), ["numpy/core/a.so", "six_/lib.so"], ["numpy", "six"]) == {"numpy/core/a.so": "numpy"}
+    assert owners_of(str(tmp_path / "gone"), ["a/b.so"], ["numpy"]) == {}
 
 
 def test_versions_are_read_out_of_libraries_without_running_them(tmp_path: Path) -> None:
@@ -154,6 +219,51 @@ def test_versions_are_read_out_of_libraries_without_running_them(tmp_path: Path)
     musl = tmp_path / "ld-musl-x86_64.so.1"
     musl.write_bytes(b"\x7fELF musl\x001.2.5\0")
     assert libc_of(["/x/libm.so.6", str(musl)]) == Component("musl", "1.2.5", str(musl))
+
+
+def test_a_version_is_found_wherever_it_lies_in_the_first_64_mib_of_a_file(tmp_path: Path) -> None:
+    library, version, pattern = tmp_path / "lib", b"release version 2.36", rb"release version (\d[.\d]*\d)"
+    for at in (0, MIB - 19, MIB - 1, MIB, 2 * MIB - len(version), 3 * MIB + 5):
+        for after in (b"", b".\n"):
+            library.write_bytes(bytes(at) + version + after)
+            os.utime(library, ns=(1, at))
+            assert version_in(str(library), pattern) == "2.36", at
+    with library.open("wb") as file:
+        file.truncate(64 * MIB)
+        file.seek(0, os.SEEK_END)
+        file.write(version)
+    assert version_in(str(library), pattern) is None
+    os.mkfifo(tmp_path / "fifo")
+    assert version_in(str(tmp_path / "fifo"), pattern) is None
+
+
+def test_a_file_that_gets_shorter_while_it_is_searched_ends_nobody(tmp_path: Path) -> None:
+    library = tmp_path / "lib"
+    with library.open("wb") as file:
+        file.truncate(512 * MIB)
+    code = (
+        "import os, sys, threading, time\n"
+        "from criu_train.workspace.programs import version_in\n"
+        "threading.Timer(0.05, os.truncate, (sys.argv[1], 0)).start()\n"
+        "print(version_in(sys.argv[1], rb'(never)'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(library)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+
+
+def test_packages_of_a_free_threaded_python_lie_in_a_directory_of_its_own(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    for name in ("python3.13", "python3.13t"):
+        install(base / "lib" / name / "site-packages", name.replace(".", ""), "1.0")
+    for program, package in (("python3.13t", "python313t"), ("python3.13", "python313")):
+        called = str(base / "bin" / program)
+        found = interpreter_of(Process(called, called, "", "/", frozenset()))
+        assert found is not None
+        assert found.sites == (str(base / "lib" / program / "site-packages"),)
+        assert packages_in(found.sites[0]) == {package: "1.0"}
+    library = str(base / "lib" / "libpython3.13t.so.1.0")
+    found = interpreter_of(Process(f"{base}/bin/app", f"{base}/bin/app", "", "/", frozenset({library})))
+    assert found is not None and found.sites == (str(base / "lib/python3.13t/site-packages"),)
 
 
 def test_gpus_are_told_by_the_kernel(tmp_path: Path) -> None:
