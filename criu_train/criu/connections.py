@@ -26,9 +26,8 @@ Address = IPv4Address | IPv6Address
 
 _TCP = 6
 _CLOSED = 7  # TCP_CLOSE, as in the kernel's tcp_states.h
-# The peer has said all it had to say: what waits to be read comes back, and after it the end.
+# The peer has said all it had to say: what waits to be read comes back, and after it the end. Nobody needs to be there.
 _HEARD_ALL = frozenset((7, 8, 9, 11))  # TCP_CLOSE (of a socket that still has a peer), _CLOSE_WAIT, _LAST_ACK, _CLOSING
-_NO_MORE_READING = 1  # SK_SHUTDOWN.READ
 _LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 _IPV6_BYTES = 16
 
@@ -79,7 +78,9 @@ def reconnect(
             moved |= _let_go(one, source=gone, peer=lost)
         elif inside or not one.dst_port:
             moved |= _move(one, here)
-        elif gone or lost or (policy == "close-external" and one.state not in _HEARD_ALL):
+        elif one.state in _HEARD_ALL:
+            moved |= _move(one, ()) if gone or lost else set()
+        elif gone or lost or policy == "close-external":
             closed.append(_shown(_peer(one)))
             _close(one)
     if not closed and not moved:
@@ -97,19 +98,16 @@ def _peer(socket: Any) -> _End:
 
 def _close(socket: Any) -> None:
     """As if it had never been connected: CRIU then neither binds nor connects it."""
-    heard_all = socket.state in _HEARD_ALL
     socket.state = _CLOSED
     socket.src_port = socket.dst_port = 0
     for words in (socket.src_addr, socket.dst_addr):
         words[:] = [0] * len(words)
     _untie(socket)
     socket.ClearField("shutdown")
-    if heard_all:
-        socket.shutdown = _NO_MORE_READING  # reading gives the end, as it did
 
 
 def _move(socket: Any, here: Collection[Address]) -> set[Address]:
-    """Have the socket use the loopback address for those that are gone; returns them.
+    """Have the socket use the loopback address for those that are not ``here``; returns them.
 
     Both ends of a connection inside the tree move alike, so they still find each other.
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,3 +204,25 @@ def test_a_branch_leaves_the_later_snapshots_behind(start_job: StartJob) -> None
     job.kill_everything()
     job.start()
     assert job.wait_for_restore()["restored_from"] == third
+
+
+LOCKING = """
+import fcntl, time
+lock = open("lock", "w"); fcntl.flock(lock, fcntl.LOCK_EX)
+while True:
+    open("metrics.jsonl", "a").write("{}\\n"); time.sleep(0.05)
+"""
+
+
+def test_a_restore_that_waits_for_a_lock_in_vain_says_so(start_job: StartJob) -> None:
+    job = start_job([sys.executable, "-c", LOCKING], "--every", "1h")
+    job.wait_for_step(5)
+    job.dump()
+    job.kill_everything()
+    with (job.work / "lock").open() as mine:
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        job.start("--restore-timeout", "3s", "--on-restore-failure", "fail")
+        assert job.wait() == 125
+    assert "a file lock that another program" in " ".join(job.said().replace("│", " ").split())
+    job.start()
+    job.wait_for_restore()

@@ -6,7 +6,10 @@ import io
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,15 @@ def entry(path: str, size: int = 0, *, kind: Kind = "file", role: Role = "worksp
     return Entry(path=path, kind=kind, role=role, size=size, **known | more)
 
 
-def take(store: Store, files: Mapping[str, bytes | Entry], scratch: Path, **changes: Any) -> Snapshot:
+@dataclass(frozen=True)
+class Pieces:
+    """A file whose bytes are in the snapshot in these parts."""
+
+    pieces: tuple[bytes, ...]
+    mtime_ns: int
+
+
+def take(store: Store, files: Mapping[str, bytes | Entry | Pieces], scratch: Path, **changes: Any) -> Snapshot:
     """A snapshot whose workspace is these files; a file that is an entry has no bytes in the snapshot."""
     draft = store.new_draft("run-1", "timer")
     fill(draft, {name: data for name, data in FILES.items() if name != "listing.json"})
@@ -50,10 +61,15 @@ def take(store: Store, files: Mapping[str, bytes | Entry], scratch: Path, **chan
         if isinstance(content, Entry):
             entries.append(content)
             continue
-        (scratch / "bytes").write_bytes(content)
-        with (scratch / "bytes").open("rb") as file:
-            parts: tuple[Part, ...] = writer.save(file.fileno(), len(content))
-        entries.append(entry(path, len(content), ino=number, mtime_ns=len(store.listing()), parts=parts))
+        if isinstance(content, bytes):
+            content = Pieces((content,), len(store.listing()))
+        parts: list[Part] = []
+        for piece in content.pieces:
+            (scratch / "bytes").write_bytes(piece)
+            with (scratch / "bytes").open("rb") as file:
+                parts += writer.save(file.fileno(), len(piece))
+        size = sum(map(len, content.pieces))
+        entries.append(entry(path, size, ino=number, mtime_ns=content.mtime_ns, parts=tuple(parts)))
     listing = Listing(cut_ns=1, boot_id="boot", roots=("/w",), entries=tuple(entries))
     write_listing(listing, draft.path / "listing.json")
     return draft.publish(facts(**changes))
@@ -95,6 +111,22 @@ def test_step_metrics_code_and_the_machine_are_told_before_and_after(store: Stor
     ):  # fmt: skip
         assert line in told, line
     assert not any("torch" in line or "C library" in line for line in told)
+    assert json.loads(call("diff", "1", "2", "--json").stdout)["facts"]["code"] == [
+        {"commit": "ab" * 20, "branch": "main", "dirty": False},
+        {"commit": "cd" * 20, "branch": "main", "dirty": True},
+    ]
+
+
+def test_code_of_which_only_one_snapshot_knows_whether_it_had_changes_is_no_difference(
+    store: Store, call: Call, tmp_path: Path
+) -> None:
+    for dirty in (None, False, True):
+        take(store, {}, tmp_path, environment=Environment(code=CodeVersion("ab" * 20, "main", dirty)))
+    take(store, {}, tmp_path, environment=Environment())
+    assert "code" not in json.loads(call("diff", "1", "2", "--json").stdout)["facts"]
+    assert f"Code {'ab' * 5} on main → {'ab' * 5} on main, with changes" in lines(call("diff", "1", "3").stdout)
+    assert f"Code {'ab' * 5} on main → –" in lines(call("diff", "1", "4").stdout)  # noqa: RUF001
+    assert json.loads(call("diff", "1", "4", "--json").stdout)["facts"]["code"][1] is None
 
 
 def test_files_that_came_went_grew_and_were_rewritten_are_told_with_sizes(
@@ -158,6 +190,44 @@ def test_long_groups_are_counted_and_a_narrow_terminal_breaks_lines_rather_than_
     told = screen.file.getvalue()  # type: ignore[attr-defined]
     assert all(len(line) <= 30 for line in told.splitlines())
     assert f"/w/{'long' * 20}/09" in told.replace("\n", "").replace(" ", "")
+
+
+def test_a_memory_map_that_was_written_to_is_told_though_its_times_are_the_same(
+    store: Store, call: Call, tmp_path: Path
+) -> None:
+    same = [entry("/w/map", 8, parts=(Part(letter * 64, 8),), mapped=True) for letter in "ab"]
+    unsaved = [entry("/w/huge", 1 << 40, mapped=mapped) for mapped in (True, False)]
+    settled = entry("/w/settled", 1 << 40)
+    take(store, {"/w/map": same[0], "/w/huge": unsaved[0], "/w/settled": settled}, tmp_path)
+    take(store, {"/w/map": same[1], "/w/huge": unsaved[1], "/w/settled": settled}, tmp_path)
+    told = json.loads(call("diff", "1", "2", "--json").stdout)["files"]
+    assert told["rewritten"] == {"/w/map": [8, 8], "/w/huge": [1 << 40, 1 << 40]}
+    again = json.loads(call("diff", "1", "1", "--json").stdout)["files"]["rewritten"]
+    assert again == {"/w/huge": [1 << 40, 1 << 40]}  # nobody knows
+
+
+def test_a_file_whose_bytes_were_cut_otherwise_is_compared_by_them(store: Store, call: Call, tmp_path: Path) -> None:
+    def cut(*pieces: bytes, mtime_ns: int) -> Pieces:
+        return Pieces(pieces, mtime_ns)
+
+    take(store, {"/w/same": cut(b"a", b"bc", mtime_ns=1), "/w/other": cut(b"a", b"bc", mtime_ns=1)}, tmp_path)
+    take(store, {"/w/same": cut(b"abc", mtime_ns=2), "/w/other": cut(b"abd", mtime_ns=2)}, tmp_path)
+    told = json.loads(call("diff", "1", "2", "--json").stdout)["files"]
+    assert told["rewritten"] == {"/w/other": [3, 3]}
+
+
+def test_a_name_that_is_no_text_is_told_all_the_same(store: Store, tmp_path: Path) -> None:
+    name = os.fsdecode(b"/w/caf\xe9.txt")
+    take(store, {}, tmp_path)
+    take(store, {name: entry(name, 5, parts=())}, tmp_path)
+    program = [sys.executable, "-m", "criu_train", "--store", str(tmp_path / "store"), "snapshot", "diff", "1", "2"]
+    for encoding in ("utf-8", "ascii"):
+        env = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "200"}
+        done = subprocess.run(program, env=env, capture_output=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert b"/w/caf\\udce9.txt  5 B\n" in done.stdout
+    done = subprocess.run([*program, "--json"], capture_output=True, timeout=60)
+    assert json.loads(done.stdout)["files"]["added"] == {name: 5}
 
 
 def test_two_snapshots_or_here_are_wanted(store: Store, call: Call, tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_the_manifest_is_one_json_object_that_tells_everything(store: Store) -> 
     assert one.manifest.to_json() == data
 
 
+def test_fields_of_a_later_criu_train_are_passed_over(store: Store) -> None:
+    one = add(store, step=3)
+    assert one.manifest is not None
+    told = json.loads(one.manifest.to_json()) | {"weather": "fine", "nested": {"step": 4}}
+    for data in (json.dumps(told).encode(), json.dumps({"weather": 1} | told, indent=1).encode()):
+        assert Manifest.from_json(data) == one.manifest
+        assert Summary.from_json(data).step == 3
+
+
 def test_a_listing_tells_what_the_manifest_tells(store: Store) -> None:
     one = add(store, step=3, metrics={"loss": 0.5}, notes=('a note with ,\n"cpu": in it', "[x]"))
     listed = list_snapshot(one.path)

@@ -51,6 +51,17 @@ def partner(address: str) -> socket.socket:
     os._exit(0)
 
 
+def unread_answer(address: str) -> socket.socket:
+    """A connection that both sides have ended; what the other one said is still to be read."""
+    with socket.create_server((address, 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    client.shutdown(socket.SHUT_WR)
+    server.sendall(b"the answer")
+    server.close()
+    return client
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
@@ -58,7 +69,8 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--delay", type=float, default=0.03)
     options = parser.parse_args()
-    tracker, peer = Tracker(options.port, options.through), partner(options.through or "127.0.0.1")
+    address = options.through or "127.0.0.1"
+    tracker, peer, ended = Tracker(options.port, options.through), partner(address), unread_answer(address)
     with open("metrics.jsonl", "a") as metrics:
         for step in range(options.steps):
             peer.sendall(struct.pack("!Q", step))
@@ -67,4 +79,5 @@ if __name__ == "__main__":
             metrics.write(json.dumps({"step": step, "total": total}) + "\n")
             metrics.flush()
             time.sleep(options.delay)
+        metrics.write(json.dumps({"answer": [ended.recv(100).decode(), ended.recv(100).decode()]}) + "\n")
     peer.close()

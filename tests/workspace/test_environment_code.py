@@ -10,6 +10,7 @@ import pytest
 from surroundings_samples import checkout, git
 
 from criu_train.store.environment import CodeVersion
+from criu_train.workspace import code_version as asking
 from criu_train.workspace.code_version import code_version
 
 pytestmark = pytest.mark.timeout(60)
@@ -66,6 +67,28 @@ def test_without_git_the_commit_is_read_and_changes_are_unknown(
     assert code_version(str(linked)) == CodeVersion(commit, "side/branch", None)
     git(code, "checkout", "--detach")
     assert code_version(str(code)) == CodeVersion(commit, None, None)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"a\0b"])
+def test_a_damaged_repository_says_nothing_and_raises_nothing(
+    tmp_path: Path, without_git: None, damage: bytes
+) -> None:
+    commit = checkout(tmp_path)
+    assert code_version(str(tmp_path)) == CodeVersion(commit, "main", None)
+    (tmp_path / ".git/commondir").write_bytes(damage)
+    assert code_version(str(tmp_path)) in (None, CodeVersion(commit, "main", None))
+    (tmp_path / ".git/HEAD").write_bytes(b"ref: refs/heads/" + damage)
+    found = code_version(str(tmp_path))
+    assert found is None or found.commit is None
+    assert code_version("/a\0name") is None
+
+
+def test_the_files_of_a_repository_are_read_only_where_git_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = checkout(tmp_path)
+    monkeypatch.setattr(asking, "_read", lambda top: pytest.fail(f"{top} was read"))
+    assert code_version(str(tmp_path)) == CodeVersion(commit, "main", False)
 
 
 def test_a_reference_that_leads_out_of_the_repository_is_not_followed(tmp_path: Path, without_git: None) -> None:
