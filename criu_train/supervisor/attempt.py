@@ -39,8 +39,8 @@ from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.room import check_room
+from criu_train.supervisor.surveying import LAST_LIMIT_S, LIMIT_S, survey_in_time
 from criu_train.workspace.listing import Listing, write_listing
-from criu_train.workspace.survey import survey
 from criu_train.workspace.tracker import Tracker
 
 # The longest that a tree stands still for its last snapshot, where no deadline was given.
@@ -118,7 +118,9 @@ class Attempt:
         try:
             await context.cell.sync_journal()
             precopy = asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
-            _, self._environment = await asyncio.gather(precopy, asyncio.to_thread(survey, self._pids, context.run.cwd))
+            limit_s = LIMIT_S if self._leave_running else LAST_LIMIT_S
+            looking = survey_in_time(self._pids, context.run, self._earlier, limit_s)
+            _, self._environment = await asyncio.gather(precopy, looking)
             usual_s = context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
             ended = await self._run_criu(draft, usual_s, deadline)
             if self._dumped is not None:
@@ -263,7 +265,6 @@ class Attempt:
                 notes=notes,
                 terminal=context.cell.terminal,
                 environment=self._environment,
-                earlier=self._earlier,
             ),
             log_ended=ended is not None,
         )

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from criu_train.cell.processes import command_of
 from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.images import Images
-from criu_train.errors import StoreError
-from criu_train.store.environment import CodeVersion, Environment
-from criu_train.store.manifest import ExternalFile, Manifest, ManifestFields
-from criu_train.store.snapshot import MANIFEST
+from criu_train.store.environment import Environment
+from criu_train.store.manifest import ExternalFile, ManifestFields
 from criu_train.store.state import Run
 from criu_train.units import format_size
 from criu_train.workspace.fingerprint import external_file, fingerprint
@@ -35,20 +32,15 @@ def describe_snapshot(
     notes: Sequence[str],
     terminal: str | None = None,
     environment: Environment | None = None,
-    earlier: Sequence[Path] = (),
 ) -> ManifestFields:
     """``root_pid`` as the cell numbers it. CRIU's own figures are missing from a dump that has not ended yet.
 
-    ``environment``: as the survey before the dump found it, without the data. ``earlier``: snapshots, newest first.
+    ``environment``: as the survey before the dump found it; the data are told here.
     """
     host, stats = fingerprint(), images.dump_stats()
     external = _external(images, {entry.path for entry in listing.entries})
     if environment is not None:
-        environment = replace(
-            environment,
-            code=_code_of(run, earlier) or environment.code,
-            data=data_files(images.files(), external, listing.entries),
-        )
+        environment = replace(environment, data=data_files(images.files(), external, listing.entries))
     return ManifestFields(
         command=run.command,
         cwd=run.cwd,
@@ -84,16 +76,6 @@ def notes_of(listing: Listing, spilled_bytes: int, ended: CriuExit | None, stray
         notes.append("CRIU was stopped in the middle and told to go on")
     notes += [f"left the training's tree, not in the snapshot: {command_of(pid)}" for pid in strays]
     return tuple(notes)
-
-
-def _code_of(run: Run, earlier: Sequence[Path]) -> CodeVersion | None:
-    """What the run's first snapshot found: that is the code it has in memory, whatever the checkout came to since."""
-    for path in earlier:
-        with contextlib.suppress(OSError, StoreError):
-            manifest = Manifest.from_json((path / MANIFEST).read_bytes())
-            if manifest.run == run.id and manifest.environment:
-                return manifest.environment.code
-    return None
 
 
 def _external(images: Images, listed: set[str]) -> tuple[ExternalFile, ...]:

@@ -6,6 +6,7 @@ snapshot refused without need is training lost.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from criu_train.store.environment import CodeVersion, Environment, Gpu
 from criu_train.store.manifest import Cpu, Manifest
 from criu_train.workspace.code_version import code_version
-from criu_train.workspace.fingerprint import Fingerprint, fingerprint
-from criu_train.workspace.replaced import Replaced, changed_files, some
+from criu_train.workspace.fingerprint import Fingerprint, fingerprint, gpu
+from criu_train.workspace.replaced import Problem, Replaced, changed_files, some
 
 # Processor flags that programs use as instructions: code that found them at its start dies of SIGILL without them.
 # The other x86 flags tell of mitigations, timers and virtualisation, and come and go with the kernel's version.
@@ -36,9 +37,11 @@ class Finding:
 
 
 def compare(manifest: Manifest, *, criu_version: str | None, now: Fingerprint | None = None) -> tuple[Finding, ...]:
-    """What differs between the machine at the dump and this one, blocking findings first; reads nothing but metadata.
+    """What differs between the machine at the dump and this one, blocking findings first; changes nothing.
 
-    ``criu_version`` is that of the CRIU which would restore, None when there is none.
+    ``criu_version`` is that of the CRIU which would restore, None when there is none. Looks at the metadata of files
+    and at build ids; into lists of packages and for versions only where a file has changed; asks git for the code.
+    What only warns, or only names what is told by its path else, is left out where it can't be found out.
     """
     here = now or fingerprint()
     found = [
@@ -48,7 +51,10 @@ def compare(manifest: Manifest, *, criu_version: str | None, now: Fingerprint | 
         *_compare_files(manifest),
     ]
     if then := manifest.environment:
-        found += [*_compare_gpu(then.gpu, here.gpu), *_compare_code(then.code, manifest.cwd)]
+        with contextlib.suppress(Exception):
+            found += _compare_gpu(then.gpu)
+        with contextlib.suppress(Exception):
+            found += _compare_code(then.code, manifest.cwd)
     return tuple(sorted(found, key=lambda one: not one.blocking))
 
 
@@ -92,17 +98,25 @@ def _compare_kernel(then: str, now: str) -> Iterable[Finding]:
 
 def _compare_files(manifest: Manifest) -> Iterable[Finding]:
     """Files that a restore needs, by what was installed where they belong to it, else by what is wrong with them."""
-    changed = changed_files(manifest.external)
-    replaced = Replaced(manifest.environment or Environment(), manifest.external)
-    for blocking in (True, False):
-        # A file with other times may be the same file; the programs it belongs to tell more by their versions.
-        told = replaced.claim(changed, blocking=blocking)
-        if told:
-            tip = f"install what was there at the dump: {some(replaced.wanted(told), 6)}"
-            yield Finding(blocking, some([replaced.tell(one) for one in told], 3), tip)
+    changed, named = changed_files(manifest.external), list[Finding]()
+    with contextlib.suppress(Exception):
+        rest = {problem: list(paths) for problem, paths in changed.items()}
+        named = list(_compare_installed(manifest, rest))
+        changed = rest  # not before: where naming them went wrong, all of them are told by their paths
+    yield from named
     for problem, paths in changed.items():
         if paths:
             yield Finding(problem.blocking, f"{some(paths, 2)} {problem.tell(len(paths))}", problem.tip)
+
+
+def _compare_installed(manifest: Manifest, changed: dict[Problem, list[str]]) -> Iterable[Finding]:
+    """What was installed and is not any more; takes the files that this explains out of ``changed``."""
+    replaced = Replaced(manifest.environment or Environment(), manifest.external, changed)
+    for blocking in (True, False):
+        # A file with other times may be the same file; the programs it belongs to tell more by their versions.
+        if told := replaced.claim(blocking=blocking):
+            tip = f"install what was there at the dump: {some(replaced.wanted(told), 6)}"
+            yield Finding(blocking, some([replaced.tell(one) for one in told], 3), tip)
     if others := replaced.not_claimed():
         yield Finding(
             False,
@@ -111,7 +125,10 @@ def _compare_files(manifest: Manifest) -> Iterable[Finding]:
         )
 
 
-def _compare_gpu(then: Gpu, now: Gpu) -> Iterable[Finding]:
+def _compare_gpu(then: Gpu) -> Iterable[Finding]:
+    if then == Gpu():
+        return
+    now = gpu()
     if then.drivers and then.drivers != now.drivers:
         drivers = ", ".join(now.drivers) or "not there"
         tip = "if the restore fails: boot with the driver of the dump"
@@ -124,6 +141,8 @@ def _compare_gpu(then: Gpu, now: Gpu) -> Iterable[Finding]:
 
 def _compare_code(then: CodeVersion | None, cwd: str) -> Iterable[Finding]:
     if then is None or (now := code_version(cwd)) is None:
+        return
+    if now.commit is None and now.dirty is None:  # nothing could be read
         return
     tip = "the restored training goes on with the code it has in memory; `run --fresh` starts anew with the new one"
     if then.commit != now.commit:

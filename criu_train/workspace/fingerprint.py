@@ -1,11 +1,11 @@
-"""What this machine is: kernel, processor, GPUs; and how a file is known again that a snapshot names."""
+"""What this machine is: kernel and processor; its GPUs; and how a file is known again that a snapshot names."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from criu_train.store.environment import Gpu
@@ -24,7 +24,6 @@ class Fingerprint:
     kernel: str
     boot_id: str
     cpu: Cpu
-    gpu: Gpu = field(default_factory=Gpu)
 
 
 def fingerprint() -> Fingerprint:
@@ -33,7 +32,6 @@ def fingerprint() -> Fingerprint:
         kernel=os.uname().release,
         boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         cpu=parse_cpuinfo(Path("/proc/cpuinfo").read_text(), os.uname().machine),
-        gpu=gpu(),
     )
 
 
@@ -51,9 +49,9 @@ def gpu(root: Path = Path("/")) -> Gpu:
     if match := _NVIDIA_VERSION.search(_text(root / "proc/driver/nvidia/version")):
         drivers["nvidia"] = match[1]
     devices = []
-    for place in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
+    for place in _places(root / "proc/driver/nvidia/gpus", "*/information"):
         devices += re.findall(r"^Model:\s*(.+?)\s*$", _text(place), re.MULTILINE)
-    for place in sorted((root / "sys/class/kfd/kfd/topology/nodes").glob("*/gpu_id")):
+    for place in _places(root / "sys/class/kfd/kfd/topology/nodes", "*/gpu_id"):
         if _text(place) not in ("", "0"):  # 0: a processor
             devices.append(_text(place.parent / "name") or "AMD GPU")
     return Gpu(tuple(f"{name} {version}" for name, version in drivers.items() if version), tuple(devices))
@@ -63,6 +61,12 @@ def external_file(path: str) -> ExternalFile:
     """What is needed to know a file again that a snapshot names and does not hold; raises OSError."""
     status = Path(path).stat()
     return ExternalFile(path, status.st_size, status.st_mtime_ns, status.st_mode, build_id(Path(path)))
+
+
+def _places(directory: Path, pattern: str) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(directory.glob(pattern))
+    return []
 
 
 def _text(path: Path) -> str:

@@ -21,17 +21,19 @@ _CODE = (".py", ".pyc", ".so", ".jar", ".mo", ".gresource")
 _SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/var/cache/", "/var/lib/dpkg/")
 
 
-def survey(pids: Sequence[int], cwd: str) -> Environment | None:
+def survey(pids: Sequence[int], cwd: str, known: Environment | None = None) -> Environment | None:
     """The surroundings of a running tree, the root task first among ``pids`` (as the host numbers them).
 
+    ``known``: what an earlier snapshot of the run found. The code stays what it was then: that is what the training has
+    in memory, whatever the checkout came to since.
     Never raises, for a dump must not fail by it: None when something unexpected went wrong.
     """
     with contextlib.suppress(Exception):
-        return _survey(pids, cwd)
+        return _survey(pids, cwd, known)
     return None
 
 
-def _survey(pids: Sequence[int], cwd: str) -> Environment:
+def _survey(pids: Sequence[int], cwd: str, known: Environment | None) -> Environment:
     processes = list(_look_at_all(pids))
     interpreter = next((found for one in processes if (found := interpreter_of(one))), None)
     mapped = frozenset[str]().union(*(one.mapped for one in processes))
@@ -40,7 +42,7 @@ def _survey(pids: Sequence[int], cwd: str) -> Environment:
         python=interpreter.component if interpreter else None,
         libc=next((libc for one in processes if (libc := libc_of(one.mapped))), None),
         packages={site: packages for site in sorted(sites) if (packages := packages_in(site))},
-        code=code_version(cwd),
+        code=known.code if known else code_version(cwd),
         gpu=gpu(),
     )
 
