@@ -116,7 +116,7 @@ class Restorer:
         feeder = Feeder(self._keeper, snapshot, manifest)
         await feeder.check()
         listing = read_listing(snapshot.path / "listing.json")
-        warnings = _fit(manifest, self._criu)
+        warnings = await asyncio.to_thread(_fit, manifest, self._criu)
         reconnected = await asyncio.to_thread(self._reconnect, snapshot) if feeder.streams else Reconnected()
         async with machine_lock(self._runtime, math.inf):
             rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)

@@ -26,7 +26,7 @@ _STATUS = (
 
 
 def code_version(directory: str, *, limit_s: float = LIMIT_S) -> CodeVersion | None:
-    """The checkout that ``directory`` lies in, None when it lies in none. Never raises OSError.
+    """The checkout that ``directory`` lies in, None when it lies in none, or in a damaged one.
 
     Dirty are changes to files that git knows: a training's own output would otherwise make every checkout dirty. A
     store that somebody has committed does not count either.
@@ -34,10 +34,9 @@ def code_version(directory: str, *, limit_s: float = LIMIT_S) -> CodeVersion | N
     try:
         if (top := _top(Path(directory))) is None:
             return None
-        read = _read(top)
         said = _ask_git(top, limit_s)
-        return read if said is None else _parse(said)
-    except OSError:
+        return _read(top) if said is None else _parse(said)
+    except (OSError, ValueError):  # ValueError: a name with a zero byte in it
         return None
 
 
@@ -60,7 +59,7 @@ def _read(top: Path) -> CodeVersion:
     assert place is not None
     common = place
     with contextlib.suppress(FileNotFoundError):
-        common = place / (place / "commondir").read_text().strip()
+        common = place / (place / "commondir").read_text(errors="replace").strip()
     said = (place / "HEAD").read_text(errors="replace").strip()
     branch = said.removeprefix("ref: refs/heads/") if said.startswith("ref: refs/heads/") else None
     for _ in range(_LINKS):

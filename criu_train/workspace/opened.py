@@ -47,7 +47,7 @@ def look(pids: Sequence[int], *, thoroughly: bool) -> Opened:
             opened.mapped.update(_named(name for _, name in shared))
             opened.mapped_inodes.update(int(inode) for inode, _ in shared)
             if thoroughly:
-                opened.read.update(_named(set(_ANY_FILE.findall(maps))))
+                opened.read.update(mapped_files(maps))
             for link in ("cwd", "root"):
                 opened.directories.add(os.readlink(f"/proc/{pid}/{link}"))  # noqa: PTH115
     if thoroughly and inodes and pids:
@@ -67,6 +67,11 @@ def _descriptors(pid: int, opened: Opened, inodes: set[str]) -> None:
             elif _is_path(target):
                 written = os.lstat(link).st_mode & _OWNER_WRITE
                 (opened.written if written else opened.read).add(target)
+
+
+def mapped_files(maps: bytes) -> set[str]:
+    """The files in ``/proc/PID/maps`` that still exist under their name."""
+    return _named(set(_ANY_FILE.findall(maps)))
 
 
 def _named(names: Iterable[bytes]) -> set[str]:

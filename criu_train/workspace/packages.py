@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 _INSTALLED = re.compile(r"(?P<name>[A-Za-z0-9][\w.]*?)-(?P<version>\d[^-]*)(?:-py\d[\w.]*)?\.(?:dist|egg)-info")
 _SITE = re.compile(r"(/.*?/(?:site|dist)-packages)/")
 _MOST = 5000  # of a directory
+# What the name of a library, or of the directory of a package's libraries, has behind the name of the package.
+_BINARY = re.compile(r"\.libs$|\.(?:cpython|abi3|pypy)[\w-]*\.so$|\.so$")
 
 
 def site_of(path: str) -> str | None:
@@ -28,7 +31,7 @@ def packages_in(directory: str) -> Mapping[str, str]:
     """
     try:
         return _packages(directory, os.stat(directory).st_mtime_ns)  # noqa: PTH116
-    except OSError:
+    except (OSError, ValueError):
         return {}
 
 
@@ -46,42 +49,55 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def owner_of(path: str, candidates: Collection[str]) -> str | None:
-    """Which of these distributions a file of site-packages belongs to.
+def owners_of(site: str, insides: Iterable[str], candidates: Collection[str]) -> dict[str, str]:
+    """Which of these distributions each of these files (paths within ``site``) belongs to; others are left out.
 
-    Told by the list of files of the one that is installed now, else by the name of the file's top directory.
+    Told by the lists of files of what is installed now: a file that is in the list of another one belongs to none of
+    ``candidates``. One that is in no list is told by the name of its top directory, or by who else has files there.
     """
-    if (site := site_of(path)) is None:
-        return None
-    inside = path.removeprefix(f"{site}/")
-    top = inside.partition("/")[0]
-    tops = []
-    for name in candidates:
-        listed = _listed(site, name)
-        if inside in listed:
-            return name
-        if top in {one.partition("/")[0] for one in listed}:
-            tops.append(name)
-    named = normal(re.sub(r"\.libs$|\.(?:cpython|abi3|pypy)[\w-]*\.so$|\.so$", "", top))
-    if named in candidates:
-        return named
-    return tops[0] if len(tops) == 1 else None
+    lists, tops = _look_into_lists(site, frozenset(insides))
+    installed = packages_in(site)
+    gone = [name for name in candidates if name not in installed]
+    found = {}
+    for inside, listed in lists.items():
+        top = inside.partition("/")[0]
+        named = normal(_BINARY.sub("", top))
+        owners = listed
+        if not listed and named in candidates:
+            owners = {named}
+        elif not listed and not any(name.startswith(f"{named}-") for name in gone):
+            # Not where something has gone that shared the directory: nvidia-cudnn and nvidia-cublas are both in nvidia.
+            owners = tops[top] if len(tops[top]) == 1 else set()
+        if name := next((name for name in sorted(owners) if name in candidates), None):
+            found[inside] = name
+    return found
 
 
-def _listed(site: str, name: str) -> frozenset[str]:
-    """The files of an installed distribution, as its RECORD has them; none when there is no such list."""
-    version = packages_in(site).get(name)
-    for place in Path(site).glob(f"*-{version}.dist-info") if version else ():
-        if normal(place.name.rpartition(f"-{version}")[0]) == name:
-            try:
-                status = os.stat(place / "RECORD")  # noqa: PTH116
-                return _record(str(place / "RECORD"), status.st_mtime_ns)
-            except OSError:
-                return frozenset()
-    return frozenset()
+def _look_into_lists(site: str, insides: Collection[str]) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Who lists each file, and who has files in each of their top directories: each list is read once and not kept."""
+    lists: dict[str, set[str]] = {inside: set() for inside in insides}
+    tops: dict[str, set[str]] = {inside.partition("/")[0]: set() for inside in insides}
+    for name, record in _records(site):
+        for inside in _files_in(record):
+            if inside in lists:
+                lists[inside].add(name)
+            if (top := inside.partition("/")[0]) in tops:
+                tops[top].add(name)
+    return lists, tops
 
 
-@lru_cache(maxsize=256)
-def _record(path: str, _mtime_ns: int) -> frozenset[str]:
-    with open(path, newline="", errors="replace") as file:  # noqa: PTH123
-        return frozenset(row[0] for row in csv.reader(file) if row)
+def _records(site: str) -> Iterator[tuple[str, Path]]:
+    """Name and list of files of each distribution."""
+    with contextlib.suppress(OSError, ValueError):
+        for place in os.listdir(site):  # noqa: PTH208
+            if place.endswith(".dist-info") and (match := _INSTALLED.fullmatch(place)):
+                yield normal(match["name"]), Path(site, place, "RECORD")
+
+
+def _files_in(record: Path) -> Iterator[str]:
+    """What can't be read to its end tells what it can."""
+    with (
+        contextlib.suppress(OSError, csv.Error),
+        record.open(newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        yield from (row[0] for row in csv.reader(file) if row)

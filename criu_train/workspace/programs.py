@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from criu_train.store.environment import Component
+from criu_train.workspace.opened import mapped_files
 
-_MAPPED = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ [0-9a-f:]+ [1-9]\d* +(/.*)$", re.MULTILINE)
-_INTERPRETER = re.compile(r"(python|pypy)(\d\.\d+)?\d*[a-z]*")
-_LIBRARY = re.compile(r"lib(python|pypy)(\d\.\d+)\S*\.so[.\d]*")
-_STDLIB = re.compile(r"/lib(?:64)?/(?:python|pypy)(3\.\d+)/")
+_INTERPRETER = re.compile(r"(python|pypy)(?:(\d\.\d+)(t?))?\d*[a-z]*")
+_LIBRARY = re.compile(r"lib(python|pypy)(\d\.\d+)(t?)\S*\.so[.\d]*")
+_STDLIB = re.compile(r"/lib(?:64)?/(python|pypy)(3\.\d+)(t?)/")
 _LIBC = re.compile(r"libc\.so\.6|libc-\d[.\d]*\.so|(?:ld|libc\.)-?musl-\w+\.so(?:\.\d+)?")
 _GLIBC_VERSION = rb"GNU C Library \([^)]*\) \w+ release version (\d[.\d]*\d)"
 _MUSL_VERSION = rb"\0(1\.\d+\.\d+)\0"
+# A file is searched in pieces, up to so many bytes; a version is not longer than what pieces have in common.
+_PIECE_BYTES = 1 << 20
+_OVERLAP_BYTES = 256
+_SEARCHED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def look_at(pid: int) -> Process:
         called=os.fsdecode((base / "cmdline").read_bytes().partition(b"\0")[0]),
         path=os.fsdecode(path),
         cwd=os.readlink(base / "cwd"),  # noqa: PTH115
-        mapped=frozenset(map(os.fsdecode, set(_MAPPED.findall(maps)))),
+        mapped=frozenset(mapped_files(maps)),
     )
 
 
@@ -65,10 +69,11 @@ def interpreter_of(process: Process) -> Interpreter | None:
     found = library or program
     if found is None:
         return None
-    minor = found[2] or next((match[1] for path in process.mapped if (match := _STDLIB.search(path))), None)
+    named = found if found[2] else next(filter(None, map(_STDLIB.search, sorted(process.mapped))), found)
+    minor = named[2]
     version = python_version([*libraries, process.program], minor)
     component = Component(found[1], version or minor, process.program)
-    return Interpreter(component, tuple(_sites(process, minor)) if minor else ())
+    return Interpreter(component, tuple(_sites(process, minor + named[3])) if minor else ())
 
 
 def python_version(files: Iterable[str], minor: str | None) -> str | None:
@@ -94,26 +99,38 @@ def libc_version(path: str) -> str | None:
 
 
 def version_in(path: str, pattern: bytes) -> str | None:
-    """The first match in a file's bytes, looked for again only when the file has changed; None where there is none."""
+    """The first match in a file's first 64 MiB, looked for again only when it has changed; None where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116
+        if not stat.S_ISREG(status.st_mode):
+            return None
         return _search(path, pattern, status.st_size, status.st_mtime_ns)
-    except (OSError, ValueError):  # an empty file can't be mapped
+    except (OSError, ValueError):
         return None
 
 
 @lru_cache(maxsize=32)
 def _search(path: str, pattern: bytes, _size: int, _mtime_ns: int) -> str | None:
-    with (
-        open(path, "rb") as file,  # noqa: PTH123
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        match = re.search(pattern, content)
-        return match[1].decode() if match else None
+    # Read rather than mapped: a file that gets shorter, or a disk that fails, would end us by a signal.
+    content = b""
+    with open(path, "rb") as file:  # noqa: PTH123
+        for _ in range(_SEARCHED_BYTES // _PIECE_BYTES):
+            piece = file.read(_PIECE_BYTES)
+            last = len(piece) < _PIECE_BYTES
+            content = content[-_OVERLAP_BYTES:] + piece
+            match = re.search(pattern, content)
+            if match and (last or match.end() < len(content)):  # else it may go on in the next piece
+                return match[1].decode()
+            if last:
+                break
+    return None
 
 
 def _sites(process: Process, minor: str) -> Iterable[str]:
-    """The virtual environment that the program was called in, or what the interpreter brings along."""
+    """The virtual environment that the program was called in, or what the interpreter brings along.
+
+    ``minor`` as directories have it: ``3.13``, and ``3.13t`` for one without the global lock.
+    """
     called = process.called if "/" in process.called else shutil.which(process.called, path=process.path)
     base = Path(process.program).parent.parent
     if called:

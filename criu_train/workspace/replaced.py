@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from criu_train.store.environment import Component, Environment
 from criu_train.store.manifest import ExternalFile
 from criu_train.workspace.elf import build_id
-from criu_train.workspace.packages import owner_of, packages_in, site_of
+from criu_train.workspace.packages import owners_of, packages_in, site_of
 from criu_train.workspace.programs import libc_version, python_version
 
 _GLIBC = re.compile(
@@ -85,28 +86,29 @@ class Change:
 class Replaced:
     """What was installed at the dump and has another version now; ``external`` as in the manifest.
 
+    ``changed``: files by what is wrong with them; those that belong to such changes are claimed out of it.
     A package in a directory that has gone altogether is not a change of it: the files that are missed tell more.
     """
 
-    def __init__(self, then: Environment, external: Sequence[ExternalFile]) -> None:
+    def __init__(self, then: Environment, external: Sequence[ExternalFile], changed: dict[Problem, list[str]]) -> None:
         self._python = then.python
-        self._programs = [change for change in (_python(then.python, external), _libc(then.libc)) if change]
         self._libc = then.libc
+        self._external = external
+        self._changed = changed
         self._packages: dict[str, dict[str, Change]] = {}
         for site, packages in then.packages.items():
             if now := packages_in(site):
-                changed = {
+                self._packages[site] = {
                     name: Change(name, version, now.get(name), site)
                     for name, version in packages.items()
                     if now.get(name) != version
                 }
-                self._packages[site] = changed
         self._claimed: set[Change] = set()
 
-    def claim(self, changed: dict[Problem, list[str]], *, blocking: bool) -> list[Change]:
+    def claim(self, *, blocking: bool) -> list[Change]:
         """Take the files that belong to these changes out of ``changed``; the changes that had any, once each."""
         told: list[Change] = []
-        for problem, paths in changed.items():
+        for problem, paths in self._changed.items():
             if problem.blocking != blocking:
                 continue
             for path in list(paths):
@@ -132,14 +134,30 @@ class Replaced:
         return [f"{one.name}{'==' if one.site else ' '}{one.then}" for one in changes]
 
     def _owner(self, path: str) -> Change | None:
-        if site := site_of(path):
-            found = self._packages.get(site, {})
-            name = owner_of(path, found)
-            return found[name] if name else None
+        if site_of(path):
+            return self._owners.get(path)
         for change in self._programs:
             if _is_of_libc(path, self._libc) if change.name in ("glibc", "musl") else _is_of_python(path, self._python):
                 return change
         return None
+
+    @cached_property
+    def _owners(self) -> dict[str, Change]:
+        """The packages that changed files belong to, asked for once a directory."""
+        insides: dict[str, list[str]] = {}
+        for path in (path for paths in self._changed.values() for path in paths):
+            if (site := site_of(path)) and self._packages.get(site):
+                insides.setdefault(site, []).append(path.removeprefix(f"{site}/"))
+        return {
+            f"{site}/{inside}": self._packages[site][name]
+            for site, wanted in insides.items()
+            for inside, name in owners_of(site, wanted, self._packages[site]).items()
+        }
+
+    @cached_property
+    def _programs(self) -> list[Change]:
+        """Python and the C library; their files are searched only when some file wants to be explained."""
+        return [change for change in (_python(self._python, self._external), _libc(self._libc)) if change]
 
 
 def _python(then: Component | None, external: Iterable[ExternalFile]) -> Change | None:
@@ -168,7 +186,7 @@ def _is_of_python(path: str, python: Component | None) -> bool:
     return python is not None and (
         path == python.path
         or Path(path).name.startswith(f"lib{python.name}{_minor(python)}")
-        or f"/python{_minor(python)}/" in path
+        or re.search(rf"/python{re.escape(_minor(python))}t?/", path) is not None
     )
 
 

@@ -70,9 +70,7 @@ def test_without_git_the_commit_is_read_and_changes_are_unknown(
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe", b"a\0b"])
-def test_a_damaged_repository_says_nothing_and_raises_nothing(
-    tmp_path: Path, without_git: None, damage: bytes
-) -> None:
+def test_a_damaged_repository_says_nothing_and_raises_nothing(tmp_path: Path, without_git: None, damage: bytes) -> None:
     commit = checkout(tmp_path)
     assert code_version(str(tmp_path)) == CodeVersion(commit, "main", None)
     (tmp_path / ".git/commondir").write_bytes(damage)

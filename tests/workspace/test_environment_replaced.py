@@ -142,7 +142,7 @@ def test_each_list_of_files_is_read_once_however_many_packages_and_files_changed
     reader = packages.csv.reader
     monkeypatch.setattr(packages.csv, "reader", lambda file: opened.append(file.name) or reader(file))
     (finding,) = told.findings()
-    assert finding.what.startswith("package0 1 was replaced by 2, ") and finding.what.endswith(" and 27 more")
+    assert " was replaced by 2, " in finding.what and finding.what.endswith(" and 27 more")
     assert len(opened) == len(set(opened)) == 36
 
 
@@ -153,9 +153,7 @@ def test_nothing_is_searched_for_versions_while_nothing_has_changed(
     program.parent.mkdir()
     program.write_bytes(b"\x7fELF\x003.11.7\0")
     libc.write_bytes(b"GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.\n")
-    then = Environment(
-        python=Component("python", "3.11.7", str(program)), libc=Component("glibc", "2.36", str(libc))
-    )
+    then = Environment(python=Component("python", "3.11.7", str(program)), libc=Component("glibc", "2.36", str(libc)))
     told = said(then, program, libc)
     searched: list[str] = []
     monkeypatch.setattr(replaced, "python_version", lambda files, minor: searched.extend(files))
@@ -165,7 +163,7 @@ def test_nothing_is_searched_for_versions_while_nothing_has_changed(
     assert told.now() == [(True, f"{libc} is missing")] and searched == [str(program), str(libc)]
 
 
-@pytest.mark.parametrize("damage", [raising, lambda *_: 1 / 0, lambda *_: [][0]])
+@pytest.mark.parametrize("damage", [raising, lambda *_: 1 / 0, lambda *_: {}["a"]])
 def test_what_only_explains_does_not_fail_a_restore_when_it_goes_wrong(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[..., object]
 ) -> None:
