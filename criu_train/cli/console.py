@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import queue
 import sys
@@ -14,6 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 from criu_train.errors import CriuTrainError
+
+# File names need not be text; as they are, they can't be printed.
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):
+        _stream.reconfigure(errors="backslashreplace")
 
 # In a file or a pipe nothing is gained by 80 columns, and paths are cut short by them.
 _FILE_WIDTH = 240

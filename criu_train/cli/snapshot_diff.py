@@ -16,6 +16,7 @@ from criu_train.cli.parameters import json_option
 from criu_train.cli.settings import Settings
 from criu_train.cli.snapshot_view import NOTHING, count
 from criu_train.errors import CriuTrainError, UsageError
+from criu_train.store.environment import CodeVersion
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
 from criu_train.units import format_duration, format_size
@@ -144,9 +145,13 @@ def as_json(told: Differences) -> dict[str, Any]:
         "after": told.after.id,
         "seconds": told.seconds,
         "added_bytes": told.added_bytes,
-        "facts": told.facts,
+        "facts": {name: [_plain(value) for value in pair] for name, pair in told.facts.items()},
         **{name: None if (group := getattr(told, name)) is None else asdict(group) for name in GROUPS},
     }
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if isinstance(value, CodeVersion) else value
 
 
 def _parts(told: Differences) -> Iterator[Table | Text]:

@@ -104,7 +104,7 @@ class Summary(Facts):
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Summary, ManifestFields):
-    """Everything about a snapshot."""
+    """Everything about a snapshot. Fields that are not known here are passed over by readers, as by ``Summary``'s."""
 
     files: Mapping[str, StoredFile]  # by path within the snapshot
 
@@ -131,10 +131,12 @@ class Manifest(Summary, ManifestFields):
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Raises StoreError for anything but a manifest of a version known here."""
-        return _make(cls, _parse(data))
+        facts = _parse(data)
+        return _make(cls, {name: facts[name] for name in _ALL if name in facts})
 
 
 _SUMMARY = tuple(one.name for one in fields(Summary))
+_ALL = tuple(one.name for one in fields(Manifest))
 _M = TypeVar("_M", bound=Summary)
 
 

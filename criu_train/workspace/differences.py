@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ _FACTS = (
 GROUPS = ("metrics", "tasks", "open_files", "libraries", "packages", "data", "files")
 
 Pair = tuple[Any, Any]
+Blobs = tuple[BlobReader, BlobReader]  # of the earlier and of the later snapshot
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Files:
 class Differences:
     """From ``before`` to ``after``; what comes from images or listings is None where a snapshot can't tell it.
 
-    ``facts``: single values that differ. ``tasks``: by PID, the command's short name. ``open_files``: open or mapped;
-    ``libraries`` are those of them that belong to programs, packages and the system.
+    ``facts``: single values that differ, ``code`` as a CodeVersion. ``tasks``: by PID, the command's short name.
+    ``open_files``: open or mapped; ``libraries`` are those of them that belong to programs, packages and the system.
     ``packages``: by name. ``data``: large files that are only read, with size and time.
     ``added_bytes``: what ``after`` added to the disk when it was taken, None: not counted.
     """
@@ -100,9 +101,10 @@ def differences(before: Snapshot, after: Snapshot, pycriu: Path | None) -> Diffe
     images = [Images(one.images, pycriu) for one in (before, after)]
     pairs = {name: (getattr(then, name), getattr(now, name)) for name in _FACTS}
     pairs["cpu"] = (f"{then.cpu.model} ({then.cpu.arch})", f"{now.cpu.model} ({now.cpu.arch})")
-    for name in ("python", "libc", "code"):
+    for name in ("python", "libc"):
         was, is_ = getattr(old, name), getattr(new, name)
         pairs[name] = (was and str(was), is_ and str(is_))
+    pairs["code"] = (old.code, new.code)
     pairs["gpu"] = (_gpu(old), _gpu(new))
     if then.environment is None or now.environment is None:  # one of an older criu-train: nothing to compare with
         old = new = Environment()
@@ -111,7 +113,8 @@ def differences(before: Snapshot, after: Snapshot, pycriu: Path | None) -> Diffe
         before=then,
         after=now,
         seconds=(datetime.fromisoformat(now.created_at) - datetime.fromisoformat(then.created_at)).total_seconds(),
-        facts={name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
+        # As words: of code it may be known in only one of them that it had no changes.
+        facts={name: pair for name, pair in pairs.items() if str(pair[0]) != str(pair[1])},
         metrics=Changed.between(then.metrics, now.metrics),
         packages=Changed.between(_packages(old), _packages(new)),
         data=Changed.between(*({row.path: (row.size, row.mtime_ns) for row in one.data} for one in (old, new))),
@@ -170,14 +173,17 @@ def _files(before: Snapshot, after: Snapshot) -> Files | None:
     except CriuTrainError:
         return None
     # What only one of them knows as a bystander is others' doing, or was not looked at by the other.
+    if before.path == after.path:  # though nobody has the bytes of a memory map that was not saved
+        return Files({}, {}, {}, {})
+    blobs = (BlobReader(before.files), BlobReader(after.files))
     added = {path: entry.size for path, entry in new.items() if path not in old and _ours(entry)}
     removed = {path: entry.size for path, entry in old.items() if path not in new and _ours(entry)}
     grown: dict[str, Pair] = {}
     rewritten: dict[str, Pair] = {}
     for path in sorted(old.keys() & new.keys()):
         was, is_ = old[path], new[path]
-        if (_ours(was) or _ours(is_)) and not _equal(was, is_):
-            kind = grown if _has_grown(was, is_, before, after) else rewritten
+        if (_ours(was) or _ours(is_)) and not _equal(was, is_, blobs):
+            kind = grown if _has_grown(was, is_, blobs) else rewritten
             kind[path] = (was.size, is_.size)
     return Files(added, removed, grown, rewritten)
 
@@ -186,33 +192,39 @@ def _ours(entry: Entry) -> bool:
     return entry.role != "bystander" and entry.kind in ("file", "dir", "symlink")
 
 
-def _equal(was: Entry, is_: Entry) -> bool:
+def _equal(was: Entry, is_: Entry, blobs: Blobs) -> bool:
     if was.kind != is_.kind:
         return False
     if was.kind != "file":
         return was.target == is_.target
     if was.size != is_.size:
         return False
-    untouched = (was.dev, was.ino, was.mtime_ns) == (is_.dev, is_.ino, is_.mtime_ns) and not is_.mapped
-    return untouched or (was.parts is not None and was.parts == is_.parts)
+    if was.parts is not None and is_.parts is not None:  # times tell nothing of a memory map that was written to
+        return was.parts == is_.parts or _begins_with(was.parts, is_.parts, blobs)
+    return (was.dev, was.ino, was.mtime_ns) == (is_.dev, is_.ino, is_.mtime_ns) and not was.mapped and not is_.mapped
 
 
-def _has_grown(was: Entry, is_: Entry, before: Snapshot, after: Snapshot) -> bool:
+def _has_grown(was: Entry, is_: Entry, blobs: Blobs) -> bool:
     if was.kind != "file" or is_.kind != "file" or was.size >= is_.size or was.parts is None or is_.parts is None:
         return False
+    return _begins_with(was.parts, is_.parts, blobs)
+
+
+def _begins_with(was: Sequence[Part], is_: Sequence[Part], blobs: Blobs) -> bool:
+    """Whether the later parts begin with the bytes of the earlier ones, however they are cut. False: not known, too."""
     same = 0
-    for one, other in zip(was.parts, is_.parts, strict=False):
+    for one, other in zip(was, is_, strict=False):
         if one != other:
             break
         same += 1
-    old, new = was.parts[same:], is_.parts[same:]
+    old, new = was[same:], is_[same:]
     size = sum(part.size for part in old)
     if size == 0:
         return True
-    if size > _READ_BYTES:
+    if not new or size > _READ_BYTES or (old[0].size == new[0].size):  # that one has other bytes
         return False
     try:
-        return _read(old, BlobReader(before.files), size) == _read(new, BlobReader(after.files), size)
+        return _read(old, blobs[0], size) == _read(new, blobs[1], size)
     except (CriuTrainError, OSError):
         return False
 

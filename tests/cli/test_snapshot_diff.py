@@ -61,15 +61,14 @@ def take(store: Store, files: Mapping[str, bytes | Entry | Pieces], scratch: Pat
         if isinstance(content, Entry):
             entries.append(content)
             continue
-        if isinstance(content, bytes):
-            content = Pieces((content,), len(store.listing()))
+        cut = Pieces((content,), len(store.listing())) if isinstance(content, bytes) else content
         parts: list[Part] = []
-        for piece in content.pieces:
+        for piece in cut.pieces:
             (scratch / "bytes").write_bytes(piece)
             with (scratch / "bytes").open("rb") as file:
                 parts += writer.save(file.fileno(), len(piece))
-        size = sum(map(len, content.pieces))
-        entries.append(entry(path, size, ino=number, mtime_ns=content.mtime_ns, parts=tuple(parts)))
+        size = sum(map(len, cut.pieces))
+        entries.append(entry(path, size, ino=number, mtime_ns=cut.mtime_ns, parts=tuple(parts)))
     listing = Listing(cut_ns=1, boot_id="boot", roots=("/w",), entries=tuple(entries))
     write_listing(listing, draft.path / "listing.json")
     return draft.publish(facts(**changes))
@@ -202,16 +201,13 @@ def test_a_memory_map_that_was_written_to_is_told_though_its_times_are_the_same(
     take(store, {"/w/map": same[1], "/w/huge": unsaved[1], "/w/settled": settled}, tmp_path)
     told = json.loads(call("diff", "1", "2", "--json").stdout)["files"]
     assert told["rewritten"] == {"/w/map": [8, 8], "/w/huge": [1 << 40, 1 << 40]}
-    again = json.loads(call("diff", "1", "1", "--json").stdout)["files"]["rewritten"]
-    assert again == {"/w/huge": [1 << 40, 1 << 40]}  # nobody knows
+    assert not any(json.loads(call("diff", "1", "1", "--json").stdout)["files"].values())
 
 
 def test_a_file_whose_bytes_were_cut_otherwise_is_compared_by_them(store: Store, call: Call, tmp_path: Path) -> None:
-    def cut(*pieces: bytes, mtime_ns: int) -> Pieces:
-        return Pieces(pieces, mtime_ns)
-
-    take(store, {"/w/same": cut(b"a", b"bc", mtime_ns=1), "/w/other": cut(b"a", b"bc", mtime_ns=1)}, tmp_path)
-    take(store, {"/w/same": cut(b"abc", mtime_ns=2), "/w/other": cut(b"abd", mtime_ns=2)}, tmp_path)
+    pieces = Pieces((b"a", b"bc"), 1)
+    take(store, {"/w/same": pieces, "/w/other": pieces}, tmp_path)
+    take(store, {"/w/same": Pieces((b"abc",), 2), "/w/other": Pieces((b"abd",), 2)}, tmp_path)
     told = json.loads(call("diff", "1", "2", "--json").stdout)["files"]
     assert told["rewritten"] == {"/w/other": [3, 3]}
 
@@ -223,10 +219,10 @@ def test_a_name_that_is_no_text_is_told_all_the_same(store: Store, tmp_path: Pat
     program = [sys.executable, "-m", "criu_train", "--store", str(tmp_path / "store"), "snapshot", "diff", "1", "2"]
     for encoding in ("utf-8", "ascii"):
         env = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "200"}
-        done = subprocess.run(program, env=env, capture_output=True, timeout=60)
+        done = subprocess.run(program, env=env, capture_output=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         assert b"/w/caf\\udce9.txt  5 B\n" in done.stdout
-    done = subprocess.run([*program, "--json"], capture_output=True, timeout=60)
+    done = subprocess.run([*program, "--json"], capture_output=True, timeout=60, check=True)
     assert json.loads(done.stdout)["files"]["added"] == {name: 5}
 
 
