@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import sysconfig
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import StartJob
 from harness import Job
+from surroundings_samples import git
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -30,14 +31,6 @@ for step in range(1, 100_000):
         held.flush()
     time.sleep(0.02)
 """
-
-
-def git(directory: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=directory, check=True, capture_output=True, text=True, timeout=30
-    )
-    return done.stdout.strip()
 
 
 def install(site: Path, version: str, library: Path) -> None:
@@ -111,6 +104,34 @@ def test_diff_tells_what_changed_between_two_snapshots_and_nothing_of_this_machi
     assert "sleep" in said and "model.bin  2.9 KiB" in said
     here = job.tell("snapshot", "diff", "latest", "--here")
     assert (here.code, here.out) == (0, "nothing\n")
+
+
+def test_a_dump_does_not_wait_for_what_hangs_around_the_training_and_keeps_what_was_known(
+    place: Path, start_job: StartJob
+) -> None:
+    work, program = place / "job" / "work", place / "venv" / "bin" / "python"
+    for one in (work, program.parent):
+        one.mkdir(parents=True)
+    program.symlink_to(os.path.realpath(sys.executable))
+    settings = place / "venv" / "pyvenv.cfg"
+    settings.write_text(f"home = {Path(os.path.realpath(sys.executable)).parent}\n")
+    (work / "train.py").write_text(TRAIN)
+    data = place / "data.bin"
+    data.write_bytes(b"x" * (2 << 20))
+    job = start_job([str(program), "train.py", str(libraries()[0]), str(data)], "--every", "1h")
+    job.wait_for_step(3)
+    job.dump()
+    known = job.tell("snapshot", "show", "latest", "--json").json()["manifest"]["environment"]
+    settings.unlink()
+    os.mkfifo(settings)  # whoever reads it waits for ever
+    job.dump()
+    job.dump()
+    assert job.process is not None
+    job.process.send_signal(signal.SIGTERM)
+    assert job.wait() == 143
+    manifests = [job.tell("snapshot", "show", number, "--json").json()["manifest"] for number in ("2", "3", "4")]
+    assert [one["trigger"] for one in manifests] == ["manual", "manual", "preempt"]
+    assert all(one["environment"] == known for one in manifests)
 
 
 def test_another_commit_is_told_and_does_not_keep_the_training_from_going_on(job: Job) -> None:
