@@ -155,7 +155,7 @@ def test_facts_written_by_hand_are_refused_in_a_line(
 @pytest.mark.parametrize(
     "changes",
     [{"run": 5}, {"command": [5]}, {"stats": {"a": "b"}}, {"step": "7"}, {"cpu": {}}, {"external": [1]},
-     {"tasks": True}, {"files": {"listing.json": ["2", "00"]}}, {"metrics": []}, {"notes": 5}, {"unknown": 1}],
+     {"tasks": True}, {"files": {"listing.json": ["2", "00"]}}, {"metrics": []}, {"notes": 5}],
 )  # fmt: skip
 def test_a_manifest_written_by_hand_is_refused_in_a_line(
     store: Store, snapshot: Snapshot, tmp_path: Path, changes: dict[str, Any]

@@ -54,6 +54,18 @@ def test_a_pid_that_does_not_hold_the_lock_is_not_blamed(store: Store, told: str
     lock.release()
 
 
+def test_a_file_closed_while_it_is_looked_at_does_not_hide_who_holds_the_lock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = StoreLock.acquire(store.layout)
+    store.layout.supervisor.write_text(json.dumps({"supervisor_pid": os.getpid()}))
+    open_now = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: ["9999", *open_now(path)])
+    with pytest.raises(StoreBusyError, match=f"in use by the supervisor with PID {os.getpid()}"):
+        StoreLock.acquire(store.layout)
+    lock.release()
+
+
 def test_a_program_that_is_started_meanwhile_does_not_hold_the_lock(store: Store) -> None:
     lock = StoreLock.acquire(store.layout)
     script = "print('here', flush=True); input()"
