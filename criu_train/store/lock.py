@@ -72,14 +72,14 @@ def _busy(layout: StoreLayout) -> StoreBusyError:
 def _has_open(pid: int, lock: Path) -> bool:
     """Whether a process has the lock file open: a PID alone may have been given to somebody else since."""
     try:
-        wanted, fds = lock.stat(), os.listdir(f"/proc/{pid}/fd")
+        wanted, entries = lock.stat(), list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
-    return any(_is_same(f"/proc/{pid}/fd/{fd}", wanted) for fd in fds)
+    return any(_is_same(entry, wanted) for entry in entries)
 
 
-def _is_same(path: str, wanted: os.stat_result) -> bool:
+def _is_same(entry: Path, wanted: os.stat_result) -> bool:
     try:
-        return os.path.samestat(os.stat(path), wanted)
+        return os.path.samestat(entry.stat(), wanted)
     except OSError:  # closed since it was listed, as a starting program does with each of its libraries
         return False

@@ -59,8 +59,8 @@ def test_a_file_closed_while_it_is_looked_at_does_not_hide_who_holds_the_lock(
 ) -> None:
     lock = StoreLock.acquire(store.layout)
     store.layout.supervisor.write_text(json.dumps({"supervisor_pid": os.getpid()}))
-    open_now = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: ["9999", *open_now(path)])
+    open_now = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([path / "9999", *open_now(path)]))
     with pytest.raises(StoreBusyError, match=f"in use by the supervisor with PID {os.getpid()}"):
         StoreLock.acquire(store.layout)
     lock.release()
