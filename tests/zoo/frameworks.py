@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from zoo.program import Program
+
+PROGRAMS: tuple[Program, ...] = ()

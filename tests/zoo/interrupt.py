@@ -1,0 +1,140 @@
+"""Runs a program of the zoo without us, then under us with kills, and compares what both leave."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import Job, Undisturbed, run_undisturbed
+
+from zoo.program import Program
+
+LIMIT_S = 240.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went. ``reason``: why it is not carried, in a line; empty where it is."""
+
+    program: Program
+    kills: int
+    reason: str
+    tasks: int = 0
+    memory_bytes: int = 0
+    stored_bytes: int = 0
+    frozen_time_us: int = 0  # the longest of all its dumps
+    seconds: float = 0.0  # of the undisturbed run
+
+
+def carry(program: Program, place: Path, kills: int) -> Outcome:
+    """Killed so many times, ended by SIGTERM once, and compared; AssertionError where any of it goes wrong."""
+    expected = left_alone(program, place / "reference")
+    with beside(program, place) as command:
+        job = Job(place / "job", command, "--every", "1h", *program.options, env={"ZOO_REST": str(program.rest_s)})
+        try:
+            snapshots = interrupted(job.start(), program, kills)
+            code = job.wait(LIMIT_S)
+            assert code == 0, f"exit code {code}\n{job.history()}"
+        finally:
+            job.kill_everything()
+    compare(program, job, expected)
+    return Outcome(
+        program,
+        kills,
+        "",
+        tasks=max(one["tasks"] for one in snapshots),
+        memory_bytes=max(one["memory_bytes"] for one in snapshots),
+        stored_bytes=max(one["stored_bytes"] for one in snapshots),
+        frozen_time_us=max(one["frozen_time_us"] for one in snapshots),
+        seconds=expected.seconds,
+    )
+
+
+def interrupted(job: Job, program: Program, kills: int) -> list[dict[str, object]]:
+    """Leaves the job restored after its last interruption; all snapshots that were taken, as they are listed."""
+    moments = [program.lines * (number + 1) // (kills + 3) for number in range(kills + 1)]
+    for moment in moments[:-1]:
+        job.wait_for_step(max(moment, 1), deadline_s=LIMIT_S)
+        job.dump()
+        job.wait_for_progress(2, deadline_s=LIMIT_S)
+        job.kill_everything()
+        job.start()
+        job.wait_for_restore(LIMIT_S)
+    job.wait_for_step(moments[-1], deadline_s=LIMIT_S)
+    job.wait_for_progress(2, deadline_s=LIMIT_S)
+    job.send(signal.SIGTERM)
+    code = job.wait(LIMIT_S)
+    assert code == 143, f"exit code {code} after SIGTERM\n{job.history()}"
+    snapshots = job.complete()
+    assert len(snapshots) == kills + 1, job.history()
+    job.start()
+    job.wait_for_restore(LIMIT_S)
+    return snapshots
+
+
+def refuse(program: Program, place: Path) -> Outcome:
+    """The dump fails for the reason that the program names, and the program does not mind."""
+    expected = left_alone(program, place / "reference")
+    with beside(program, place) as command:
+        job = Job(place / "job", command, "--every", "1h", *program.options, env={"ZOO_REST": str(program.rest_s)})
+        try:
+            job.start().wait_for_step(2, deadline_s=LIMIT_S)
+            told = job.tell("dump", limit_s=LIMIT_S)
+            assert told.code != 0 and program.refused in told.err, told.text
+            assert job.wait(LIMIT_S) == 0, job.history()
+        finally:
+            job.kill_everything()
+    compare(program, job, expected)
+    return Outcome(program, 0, told.err.splitlines()[0], seconds=expected.seconds)
+
+
+def left_alone(program: Program, place: Path) -> Undisturbed:
+    with beside(program, place) as command:
+        return run_undisturbed(place, command)
+
+
+def compare(program: Program, job: Job, expected: Undisturbed) -> None:
+    """Every path in the working directory, and the output, but for what tells the time or a PID."""
+    ours, theirs = ({path: what for path, what in contents.items() if not path.startswith(program.varying)}
+                    for contents in (job.contents(), expected.contents))  # fmt: skip
+    assert ours == theirs, difference(ours, theirs)
+    assert job.steps() == program.lines, f"{job.steps()} lines of metrics rather than {program.lines}"
+    if program.same_output:
+        assert job.output() == expected.output
+    runs = {snapshot["run"] for snapshot in job.snapshots()}
+    assert len(runs) == 1, f"a hidden cold start: {runs}"
+
+
+def difference(ours: dict[str, str], theirs: dict[str, str]) -> str:
+    paths = sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
+    return "\n".join(f"{path}: {ours.get(path)}, undisturbed {theirs.get(path)}" for path in paths)
+
+
+@contextlib.contextmanager
+def beside(program: Program, place: Path) -> Iterator[list[str]]:
+    """The program's command, while the server that it talks to runs outside of its tree."""
+    if not program.beside:
+        yield list(program.command)
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(program.beside, cwd=place, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            yield [word.replace("{port}", port) for word in program.command]
+        finally:
+            server.kill()
+
+
+def tried(program: Program, place: Path, kills: int) -> Outcome:
+    """How the program fares, whatever comes of it."""
+    try:
+        return refuse(program, place) if program.refused else carry(program, place, kills)
+    except (AssertionError, subprocess.SubprocessError) as error:
+        print(f"{program.name}: {error}", file=sys.stderr)
+        return Outcome(program, kills, (str(error) or type(error).__name__).splitlines()[0])
