@@ -1,6 +1,7 @@
 """How large are snapshots on the disk: the first and the next ones of real trainings, against what else one could do.
 
-Each snapshot is exported to plain CRIU images, and these go through `tar | zstd -3`, and into borg and restic
+Each snapshot is exported to plain CRIU images, and these go through `tar | zstd -3`, once whole and once only the
+pages that are new, and into borg and restic
 repositories where these programs are installed (Debian: `apt-get install borgbackup restic`).
 
     .venv/bin/python benchmarks/size.py --snapshots 10
@@ -9,15 +10,17 @@ repositories where these programs are installed (Debian: `apt-get install borgba
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import xxhash
 from bench import HERE, criu_train, head, machine, row, subject
 
 from criu_train.store.zstd import open_zstd
@@ -40,6 +43,29 @@ def tar_zstd(images: Path) -> int:
             shutil.copyfileobj(tar.stdout, stream, 1 << 20)
         tar.wait()
         return packed.tell()
+
+
+class ChangedPages:
+    """`zstd -3` over the pages that no earlier image held, each once; ``add`` returns the bytes."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+
+    def add(self, images: Path) -> int:
+        with tempfile.TemporaryFile() as packed:
+            with open_zstd(packed, "wb", level=3) as stream:
+                for path in sorted(images.glob("pages-*.img")):
+                    for page in self._new(path):
+                        stream.write(page)
+            return packed.tell()
+
+    def _new(self, path: Path) -> Iterator[bytes]:
+        with path.open("rb") as file:
+            while page := file.read(mmap.PAGESIZE):
+                digest = xxhash.xxh3_128_digest(page)
+                if digest not in self._known:
+                    self._known.add(digest)
+                    yield page
 
 
 class Backup:
@@ -68,7 +94,7 @@ class Backup:
 def measure(label: str, command: list[str], ready: Path, directory: Path, chosen: argparse.Namespace) -> None:
     """Three lines of the table: the first snapshot, the next ones on average, all together."""
     images = directory / "images"
-    others: dict[str, Callable[[Path], int]] = {"tar | zstd -3": tar_zstd}
+    others: dict[str, Callable[[Path], int]] = {"changed": ChangedPages().add, "tar": tar_zstd}
     for name in ("borg", "restic"):
         if shutil.which(name):
             others[name] = Backup(name, directory / name).add
@@ -90,7 +116,7 @@ def measure(label: str, command: list[str], ready: Path, directory: Path, chosen
     for part, cut in (("1st", slice(0, 1)), ("each next", slice(1, None)), ("all", slice(None))):
         count = 1 if part == "all" else len(raw[cut])
         shares = [f"{sum(s[cut]) / count / 1e6:.1f} ({sum(s[cut]) / sum(raw[cut]):.4f})" for s in sizes.values()]
-        missing = ["not installed"] * (4 - len(shares))
+        missing = ["not installed"] * (5 - len(shares))
         row(label, part, f"{sum(raw[cut]) / count / 1e6:.0f}", *shares, *missing)
 
 
@@ -110,7 +136,16 @@ def main() -> None:
         "adam": ("PyTorch, 600 MB of Adam state", [*trainee, "--state-mb", "600"], "gap.ready"),
     }
     print(f"{machine()}; {chosen.snapshots} snapshots, {chosen.between:g} s apart; MB (share of the raw images)\n")
-    head("training", "snapshot", "raw images, MB", "ours", "tar \\| zstd -3", "borg", "restic")
+    head(
+        "training",
+        "snapshot",
+        "raw images, MB",
+        "ours",
+        "zstd -3 of changed pages",
+        "tar \\| zstd -3",
+        "borg",
+        "restic",
+    )
     for key, (label, command, ready) in trainings.items():
         if not chosen.only or key in chosen.only:
             with tempfile.TemporaryDirectory(dir=chosen.directory) as name:
