@@ -1,8 +1,8 @@
 """How large are snapshots on the disk: the first and the next ones of real trainings, against what else one could do.
 
 Each snapshot is exported to plain CRIU images, and these go through `tar | zstd -3`, once whole and once only the
-pages that are new, and into borg and restic
-repositories where these programs are installed (Debian: `apt-get install borgbackup restic`).
+pages that are new, and into borg and restic repositories where these programs are installed (Debian:
+`apt-get install borgbackup restic`).
 
     .venv/bin/python benchmarks/size.py --snapshots 10
 """
