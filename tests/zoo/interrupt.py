@@ -50,7 +50,7 @@ def carry(program: Program, place: Path, kills: int) -> Outcome:
         tasks=max(one["tasks"] for one in snapshots),
         memory_bytes=max(one["memory_bytes"] for one in snapshots),
         stored_bytes=max(one["stored_bytes"] for one in snapshots),
-        frozen_time_us=max(one["frozen_time_us"] for one in snapshots),
+        frozen_time_us=max(one["frozen_time_us"] or 0 for one in snapshots),  # none for one that ends the training
         seconds=expected.seconds,
     )
 
