@@ -24,15 +24,6 @@ def dump(job: Job) -> str:
         (job.place / "hold").unlink()
 
 
-def end(job: Job) -> int:
-    """Let the training come to its end without a rest; the exit code."""
-    (job.place / "hurry").touch()
-    try:
-        return job.wait()
-    finally:
-        (job.place / "hurry").unlink()
-
-
 @contextmanager
 def killed_job(command: Sequence[str], *, snapshots: int, steps_apart: int) -> Iterator[Job]:
     """It was killed a few steps after the last of its snapshots."""

@@ -13,7 +13,7 @@ from harness import Job, until, workload
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
 LONG = workload("plain.py", "--steps", 2000, "--delay", 0.02, "--child")
-SHORT = workload("plain.py", "--steps", 250, "--delay", 0.03, "--child")
+SHORT = workload("plain.py", "--steps", 300, "--delay", 0.03, "--child")
 
 
 def only_complete(job: Job) -> list[dict[str, object]]:
@@ -110,7 +110,7 @@ def test_nothing_at_all_is_lost_when_the_supervisor_is_asked_to_end(
     while job.supervisor().get("state") != "finished" and job.process is not None and job.process.poll() is None:
         fewest = min(fewest, job.steps())
         time.sleep(0.005)
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert fewest == logged, "the restore cut lines off: the training had gone on after the cut"
     assert job.status()["restored_from"] == snapshot["id"]
     expected = undisturbed(SHORT)

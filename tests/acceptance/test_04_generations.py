@@ -89,7 +89,7 @@ def live_through_generations(job: Job, temporary: Path, undisturbed: Reference, 
             job.start()
             job.wait_for_restore()
         job.wait_for_step(stride * (generation + 2))
-    assert job.wait(120) == 0
+    assert job.finish(120) == 0
     assert len({snapshot["run"] for snapshot in job.snapshots()}) == 1
     assert job.contents() == undisturbed(job.command).contents
 
@@ -98,7 +98,7 @@ def live_through_generations(job: Job, temporary: Path, undisturbed: Reference, 
 def test_a_multiprocessing_job_lives_through_five_reboots(
     temporary: Path, start_job: StartJob, undisturbed: Reference, method: str
 ) -> None:
-    command = workload("pool.py", "--start-method", method, "--steps", 350, "--renew", 15)
+    command = workload("pool.py", "--start-method", method, "--steps", 600, "--renew", 15)
     job = start_job(command, "--every", "1h", env={"TMPDIR": str(temporary)})
     live_through_generations(job, temporary, undisturbed, stride=30)
 
@@ -106,7 +106,7 @@ def test_a_multiprocessing_job_lives_through_five_reboots(
 def test_locks_that_workers_share_work_on_after_a_crash_that_left_shared_memory_behind(
     temporary: Path, start_job: StartJob, undisturbed: Reference
 ) -> None:
-    command = workload("pool.py", "--start-method", "spawn", "--steps", 170, "--renew", 15)
+    command = workload("pool.py", "--start-method", "spawn", "--steps", 300, "--renew", 15)
     job = start_job(command, "--every", "1h", env={"TMPDIR": str(temporary)})
     for _ in range(3):
         job.wait_for_progress(12)
@@ -115,7 +115,7 @@ def test_locks_that_workers_share_work_on_after_a_crash_that_left_shared_memory_
         job.kill_everything()
         job.start()
         job.wait_for_restore()
-    assert job.wait(120) == 0
+    assert job.finish(120) == 0
     assert job.contents() == undisturbed(command).contents
 
 
@@ -143,7 +143,7 @@ def test_a_pytorch_job_with_spawned_workers_lives_through_a_reboot(
     reboot(job, temporary)
     job.start()
     job.wait_for_restore()
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(command).contents
 
 
@@ -176,5 +176,5 @@ def test_two_jobs_side_by_side_are_killed_and_restored_crosswise(start_job: Star
     for job in (torch, jvm):
         job.wait_for_restore()
     for job in (torch, jvm):
-        assert job.wait(120) == 0
+        assert job.finish(120) == 0
         assert job.contents() == undisturbed(job.command).contents

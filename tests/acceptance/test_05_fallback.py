@@ -16,7 +16,7 @@ from harness import Job, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
-TRAINING = workload("plain.py", "--steps", 250, "--delay", 0.03, "--child")
+TRAINING = workload("plain.py", "--steps", 1000, "--delay", 0.03, "--child")
 
 
 def flip_a_byte(path: Path, at: int | None = None) -> None:
@@ -103,7 +103,7 @@ def test_a_damaged_newest_snapshot_is_passed_over_for_the_next_older_one(
     status = job.wait_for_restore()
     assert status["restored_from"] == older
     assert newest in job.said(), "the one that was passed over is not named"
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(TRAINING).contents
 
 
@@ -171,7 +171,7 @@ def test_a_failed_restore_undoes_its_rollback_and_works_once_the_cause_is_gone(
     assert job.contents() == before
     job.start()
     job.wait_for_restore()
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(command).contents
 
 

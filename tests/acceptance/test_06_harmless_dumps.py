@@ -111,14 +111,14 @@ def test_a_disturbed_criu_harms_neither_the_training_nor_the_next_dump(
 def test_a_run_whose_criu_was_killed_ends_as_if_nothing_had_happened(
     start_job: StartJob, undisturbed: Reference
 ) -> None:
-    command = workload("plain.py", "--steps", 400, "--delay", 0.02, "--loopback", "--child", "--memory", 800)
+    command = workload("plain.py", "--steps", 1000, "--delay", 0.02, "--loopback", "--child", "--memory", 800)
     job = start_job(command, "--every", "1h")
     for _ in range(3):
         job.wait_for_progress(10)
         job.send(signal.SIGUSR1)
         streaming(job).kill()
         job.wait_for_state("running")
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(command).contents
 
 
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_in_the_middle_fails_the_dump_and_leaves_room_for_t
 def test_a_supervisor_killed_alone_leaves_the_training_running_and_no_second_copy_starts(
     start_job: StartJob, undisturbed: Reference
 ) -> None:
-    command = workload("plain.py", "--steps", 400, "--delay", 0.02, "--child")
+    command = workload("plain.py", "--steps", 1000, "--delay", 0.02, "--child")
     job = start_job(command, "--every", "1h")
     job.wait_for_step(5)
     job.dump()
@@ -204,7 +204,7 @@ def test_a_supervisor_killed_alone_leaves_the_training_running_and_no_second_cop
     until(lambda: not psutil.pid_exists(init), "the cell to go")
     job.start()
     job.wait_for_restore()
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(command).contents
 
 
@@ -222,7 +222,7 @@ def test_a_supervisor_killed_in_the_middle_of_a_dump_leaves_the_training_running
 
 
 def test_a_training_that_ended_unwatched_is_not_trained_again(start_job: StartJob) -> None:
-    command = workload("plain.py", "--steps", 100, "--delay", 0.02)
+    command = workload("plain.py", "--steps", 150, "--delay", 0.02)
     job = start_job(command, "--every", "1h")
     job.wait_for_step(5)
     job.dump()
@@ -230,11 +230,11 @@ def test_a_training_that_ended_unwatched_is_not_trained_again(start_job: StartJo
     job.kill_supervisor()
     until(lambda: not psutil.pid_exists(init), "the training and its cell to end", 30)
     job.start()
-    assert job.wait() == 0
-    assert job.steps() == 100
+    assert job.finish() == 0
+    assert job.steps() == 150
     job.start()
-    assert job.wait() == 0
-    assert job.steps() == 200, "the run after one that ended is a new one"
+    assert job.finish() == 0
+    assert job.steps() == 300, "the run after one that ended is a new one"
 
 
 @pytest.mark.torch
@@ -242,7 +242,7 @@ def test_a_training_that_ended_unwatched_is_not_trained_again(start_job: StartJo
 def test_a_disturbed_criu_does_not_hang_a_ddp_job(
     start_job: StartJob, undisturbed: Reference, disaster: Callable[[Job], None]
 ) -> None:
-    command = torchrun("--steps", 400, "--delay", 0.03)
+    command = torchrun("--steps", 800, "--delay", 0.03)
     job = start_job(command, "--every", "1h", "--dump-timeout", LIMIT)
     job.wait_for_step(10, "rank0.jsonl")
     job.send(signal.SIGUSR1)
@@ -252,7 +252,7 @@ def test_a_disturbed_criu_does_not_hang_a_ddp_job(
     for rank in range(2):
         job.wait_for_progress(5, f"rank{rank}.jsonl")
     assert_unharmed(job, "rank0.jsonl")
-    assert job.wait(120) == 0
+    assert job.finish(120) == 0
     assert job.contents() == undisturbed(command).contents
 
 

@@ -10,7 +10,7 @@ from harness import torchrun
 
 pytestmark = [pytest.mark.criu, pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(240)]
 
-COMMAND = torchrun("--steps", 300, "--delay", 0.03)
+COMMAND = torchrun("--steps", 700, "--delay", 0.03)
 
 
 def test_a_ddp_job_killed_twice_leaves_the_logs_of_an_undisturbed_one(
@@ -26,7 +26,7 @@ def test_a_ddp_job_killed_twice_leaves_the_logs_of_an_undisturbed_one(
         job.start()
         job.wait_for_restore()
         job.wait_for_progress(20, "rank1.jsonl")
-    assert job.wait(120) == 0
+    assert job.finish(120) == 0
     assert job.contents() == undisturbed(COMMAND).contents
     assert len({snapshot["run"] for snapshot in job.snapshots()}) == 1
 
@@ -38,5 +38,5 @@ def test_a_ddp_job_goes_on_from_the_very_instant_after_sigterm(start_job: StartJ
     assert job.wait() == 143
     job.start()
     job.wait_for_restore()
-    assert job.wait(120) == 0
+    assert job.finish(120) == 0
     assert job.contents() == undisturbed(COMMAND).contents

@@ -31,7 +31,7 @@ def start_telling(job: Job, write: int) -> None:
 
 
 def test_a_reader_of_our_messages_that_goes_away_ends_nothing(place: Path) -> None:
-    job = Job(place / "job", workload("plain.py", "--steps", 400, "--delay", 0.02))
+    job = Job(place / "job", workload("plain.py", "--steps", 1000, "--delay", 0.02))
     read, write = os.pipe()
     start_telling(job, write)
     os.close(read)
@@ -47,7 +47,7 @@ def test_a_reader_of_our_messages_that_goes_away_ends_nothing(place: Path) -> No
 
 
 def test_a_reader_that_never_reads_holds_up_nothing(place: Path) -> None:
-    job = Job(place / "job", workload("plain.py", "--steps", 400, "--delay", 0.02))
+    job = Job(place / "job", workload("plain.py", "--steps", 1000, "--delay", 0.02))
     read, write = os.pipe()
     os.set_blocking(write, False)
     try:
@@ -65,21 +65,21 @@ def test_a_reader_that_never_reads_holds_up_nothing(place: Path) -> None:
 
 
 def test_an_output_log_above_the_file_limit_still_restores(start_job: StartJob) -> None:
-    job = start_job(workload("plain.py", "--steps", 300, "--delay", 0.02), "--every", "0", "--file-limit", "1K")
+    job = start_job(workload("plain.py", "--steps", 1000, "--delay", 0.02), "--every", "0", "--file-limit", "1K")
     job.wait_for_step(120)
     job.dump()
     job.wait_for_progress(20)
     job.kill_everything()
     job.start()
     job.wait_for_restore()
-    assert job.wait() == 0
+    assert job.finish() == 0
 
 
 def test_a_restore_by_id_that_fails_leaves_the_current_run_as_it_is(start_job: StartJob) -> None:
-    job = start_job(workload("plain.py", "--steps", 150, "--delay", 0.02), "--every", "0")
+    job = start_job(workload("plain.py", "--steps", 600, "--delay", 0.02), "--every", "0")
     job.wait_for_step(10)
     old = job.dump()
-    assert job.wait() == 0
+    assert job.finish() == 0
     job.start("--fresh")
     job.wait_for_state("running")
     new = job.dump()
@@ -89,7 +89,7 @@ def test_a_restore_by_id_that_fails_leaves_the_current_run_as_it_is(start_job: S
     assert job.tell("restore", old).code == 125
     job.start()
     assert job.wait_for_restore()["restored_from"] == new
-    assert job.wait() == 0
+    assert job.finish() == 0
 
 
 def test_a_stop_is_heard_while_a_dump_hangs(start_job: StartJob) -> None:

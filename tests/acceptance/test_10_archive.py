@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import Reference, StartJob
-from generations import dump, end, renewing
+from generations import dump, renewing
 from harness import Job, until
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -73,7 +73,7 @@ def assert_unharmed(job: Job, undisturbed: Reference) -> None:
     assert job.newest() > before
     assert job.status()["dumps_failed"] == 1
     assert job.status()["restarts"] == 0
-    assert end(job) == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(AT_ONCE).contents
 
 
@@ -175,7 +175,7 @@ def test_sigterm_while_a_snapshot_is_packed_in_the_background_gives_both_snapsho
     ]
     job.start()
     assert job.wait_for_restore()["restored_from"] == job.snapshots()[-1]["id"]
-    assert end(job) == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(AT_ONCE).contents
     assert job.output() == undisturbed(AT_ONCE).output
 
@@ -198,5 +198,5 @@ def test_what_memory_may_not_hold_goes_to_the_disk_and_is_told(
     job.kill_everything()
     job.start()
     assert job.wait_for_restore()["restored_from"] == snapshot
-    assert end(job) == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(AT_ONCE).contents

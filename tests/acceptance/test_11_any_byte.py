@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Reference
 from flips import Spot, files, frames, spots
-from generations import directories, end, killed_job, renewing
+from generations import directories, killed_job, renewing
 from harness import Job
 
 from criu_train.archive.stored import StoredPages
@@ -198,5 +198,5 @@ def test_a_byte_that_all_share_is_told_of_each_and_nothing_runs(killed: Job, und
 
     killed.start()
     assert killed.wait_for_restore()["restored_from"] == newest.name, "all bytes are as they were again"
-    assert end(killed) == 0
+    assert killed.finish() == 0
     assert killed.contents() == undisturbed(AT_ONCE).contents

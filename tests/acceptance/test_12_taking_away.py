@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Reference
-from generations import end, killed_job, renewing
+from generations import killed_job, renewing
 from harness import Job, environment
 
 from criu_train.archive.stored import StoredPages
@@ -126,5 +126,5 @@ def test_what_deletions_in_any_order_leave_ends_as_the_undisturbed_run(job: Job,
     for snapshot in (third, fifth, second):  # each for itself; the first ones' packs were made by one that is gone
         job.start(arguments=["restore", snapshot, "--every", "0"])
         assert job.wait_for_restore()["restored_from"] == snapshot
-        assert end(job) == 0
+        assert job.finish() == 0
         assert job.contents() == undisturbed(AT_ONCE).contents

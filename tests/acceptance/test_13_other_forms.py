@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Reference, StartJob
-from generations import dump, end, renewing
+from generations import dump, renewing
 from harness import Job, environment, until, workload
 
 from criu_train.archive.zstd import decompress_into
@@ -80,7 +80,7 @@ def test_a_snapshot_of_the_first_version_is_gone_on_from(
     job.kill_everything()
     job.start()
     assert job.wait_for_restore()["restored_from"] > snapshot
-    assert end(job) == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(AT_ONCE).contents
 
 
@@ -152,7 +152,7 @@ def test_another_store_takes_an_export_in_and_goes_on_from_it(
         other.kill_everything()
         other.start()
         assert other.wait_for_restore()["restored_from"] == second
-        assert end(other) == 0
+        assert other.finish() == 0
         assert other.contents() == undisturbed(AT_ONCE).contents
     finally:
         other.close()

@@ -12,7 +12,7 @@ from harness import Job, until, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
-TRAINING = workload("plain.py", "--steps", 300, "--delay", 0.02, "--memory", 400)
+TRAINING = workload("plain.py", "--steps", 1000, "--delay", 0.02, "--memory", 400)
 
 
 def restorer(job: Job) -> psutil.Process | None:
@@ -55,7 +55,7 @@ def test_a_process_killed_while_it_hands_images_out_is_replaced_and_the_same_sna
     job.start()
     assert killed_while_it_restores(job, 1) == 1
     assert job.wait_for_restore()["restored_from"] == snapshot
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(TRAINING).contents
 
 
@@ -71,7 +71,7 @@ def test_one_that_is_killed_every_time_stops_the_run_and_the_next_try_goes_on(
     assert job.contents() == before
     job.start()
     assert job.wait_for_restore()["restored_from"] == snapshot
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(TRAINING).contents
 
 
@@ -88,6 +88,6 @@ def test_a_stop_in_any_phase_of_a_dump_is_followed_by_the_last_snapshot(
     assert job.complete()[-1]["trigger"] == "preempt"
     job.start()
     job.wait_for_restore()
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(TRAINING).contents
     until(lambda: not job.process or job.process.poll() is not None, "the supervisor to end")

@@ -28,11 +28,11 @@ def test_run_goes_on_from_a_snapshot_that_was_imported_into_an_empty_store(
 
     other = Job(job.place, TRAINING, "--every", "0", store=place / "other")
     imported = other.tell("snapshot", "import", str(exported))
-    assert "go on with `criu-train run -- " in imported.text
+    assert f"go on with `criu-train --store {other.store} run -- " in imported.text
     other.start()
     try:
         assert other.wait_for_restore()["restored_from"] == other.snapshots()[-1]["id"]
-        assert other.wait() == 0
+        assert other.finish() == 0
         assert other.contents() == undisturbed(TRAINING).contents
     finally:
         other.close()

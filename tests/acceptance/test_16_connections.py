@@ -74,7 +74,7 @@ class Tracked:
     def goes_on_to_its_end(self, job: Job) -> None:
         job.start()
         job.wait_for_restore()
-        assert job.wait() == 0
+        assert job.finish() == 0
         assert job.contents() == self._expected
 
 

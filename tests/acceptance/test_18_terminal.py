@@ -28,7 +28,7 @@ def metrics(job: Job) -> list[dict[str, object]]:
 
 def test_a_training_with_a_terminal_is_restored_with_one_and_its_output_is_there_once(start_job: StartJob) -> None:
     whole = start_job(COMMAND, "--every", "1h", "--tty", name="whole")
-    assert whole.wait() == 0
+    assert whole.finish() == 0
     job = start_job(COMMAND, "--every", "1h", "--tty", name="killed")
     for at in (30, 120):
         job.wait_for_step(at)
@@ -42,7 +42,7 @@ def test_a_training_with_a_terminal_is_restored_with_one_and_its_output_is_there
     assert job.wait() == 143
     job.start()
     job.wait_for_restore()
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == whole.contents()
     drawn = (whole.store / "output.log").read_bytes()
     assert (job.store / "output.log").read_bytes() == drawn
@@ -94,5 +94,5 @@ def test_the_terminal_follows_the_size_of_ours_also_after_a_restore(start_job: S
     until(lambda: width() == 100, "the size of the terminal that it is restored in")
     columns(132)
     until(lambda: width() == 132, "the new size")
-    assert job.wait() == 0
+    assert job.finish() == 0
     os.close(master)

@@ -61,10 +61,10 @@ def test_a_training_that_dies_before_its_first_snapshot_is_not_restarted(place: 
 
 
 def test_output_is_shown_live_and_kept_once(start_job: StartJob, undisturbed: Reference) -> None:
-    command = workload("plain.py", "--steps", 120, "--delay", 0.02)
+    command = workload("plain.py", "--steps", 400, "--delay", 0.02)
     job = start_job(command, "--every", "1h")
     until(lambda: "step 10 " in job.said(), "the training's lines on the console")
-    assert job.wait() == 0
+    assert job.finish() == 0
     expected = undisturbed(command)
     assert job.output() == expected.output
     shown = [line for line in job.said().splitlines() if line.startswith("step ")]
@@ -74,7 +74,7 @@ def test_output_is_shown_live_and_kept_once(start_job: StartJob, undisturbed: Re
 def test_a_training_that_is_killed_by_itself_is_restarted_from_its_snapshot(
     start_job: StartJob, undisturbed: Reference
 ) -> None:
-    command = workload("plain.py", "--steps", 200, "--delay", 0.03, "--child")
+    command = workload("plain.py", "--steps", 800, "--delay", 0.03, "--child")
     job = start_job(command, "--every", "1h")
     job.wait_for_step(20)
     snapshot = job.dump()
@@ -84,7 +84,7 @@ def test_a_training_that_is_killed_by_itself_is_restarted_from_its_snapshot(
     until(lambda: job.supervisor().get("restarts") == 1 and job.supervisor()["state"] == "running", "a restart")
     status = job.status()
     assert status["restored_from"] == snapshot
-    assert job.wait() == 0
+    assert job.finish() == 0
     assert job.contents() == undisturbed(command).contents
     assert job.output() == undisturbed(command).output
 
@@ -104,27 +104,27 @@ def test_a_training_that_always_dies_at_the_same_step_is_given_up(start_job: Sta
 
 
 def test_a_run_that_ended_well_is_followed_by_a_new_one(start_job: StartJob) -> None:
-    command = workload("plain.py", "--steps", 60, "--delay", 0.02)
+    command = workload("plain.py", "--steps", 300, "--delay", 0.02)
     job = start_job(command, "--every", "1h")
     job.wait_for_step(20)
     job.dump()
-    assert job.wait() == 0
+    assert job.finish() == 0
     job.start()
-    assert job.wait() == 0
-    assert job.steps() == 120
+    assert job.finish() == 0
+    assert job.steps() == 600
     assert job.status()["restored_from"] is None
 
 
 def test_fresh_starts_a_new_run_of_an_unfinished_one(start_job: StartJob) -> None:
-    command = workload("plain.py", "--steps", 60, "--delay", 0.02)
+    command = workload("plain.py", "--steps", 300, "--delay", 0.02)
     job = start_job(command, "--every", "1h")
     job.wait_for_step(20)
     job.dump()
     job.kill_everything()
     before = job.steps()
     job.start("--fresh")
-    assert job.wait() == 0
-    assert job.steps() == before + 60
+    assert job.finish() == 0
+    assert job.steps() == before + 300
 
 
 def test_only_as_many_snapshots_are_kept_as_asked_for(start_job: StartJob) -> None:

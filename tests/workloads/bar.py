@@ -10,7 +10,8 @@ import json
 import os
 import signal
 import sys
-import time
+
+from rest import rest
 
 
 class Width:
@@ -40,4 +41,4 @@ if __name__ == "__main__":
             sys.stderr.write(f"\r{f'{step}/{options.steps}':<{width.columns}}")
             if step % 20 == 0:
                 print(f"\nepoch {step // 20}", flush=True)
-            time.sleep(options.delay)
+            rest(options.delay)

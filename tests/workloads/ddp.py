@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 
 import torch
 import torch.distributed as dist
+from rest import rest
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,7 +31,7 @@ def train(steps: int, delay: float) -> None:
             dist.all_reduce(mean)
             log.write(json.dumps({"step": step, "own": loss.item(), "both": mean.item() / 2}) + "\n")
             log.flush()
-            time.sleep(delay)
+            rest(delay)
     if rank == 0:
         torch.save(model.module.state_dict(), "weights.pt")
     dist.destroy_process_group()

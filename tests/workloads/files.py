@@ -15,10 +15,10 @@ import os
 import random
 import sqlite3
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from rest import rest
 
 FEATURES = 64
 
@@ -166,7 +166,7 @@ def train(steps: int, delay: float, seed: int) -> None:
                 epoch.mkdir()
                 (epoch / "summary.txt").write_text(f"{step} {loss!r}\n")
             print(f"step {step} loss {loss!r}", flush=True)
-            time.sleep(delay)
+            rest(delay)
     scratch.close()
     database.close()
     np.save("weights.npy", weights)

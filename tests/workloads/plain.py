@@ -17,9 +17,10 @@ import signal
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from rest import rest
 
 
 def serve_sums(connection: socket.socket) -> None:
@@ -127,7 +128,7 @@ def train(options: argparse.Namespace) -> None:
                 print(f"step {step} loss {record['loss']!r}", flush=True)
             if step == options.crash_at:
                 os.kill(os.getpid(), signal.SIGSEGV)
-            time.sleep(options.delay)
+            rest(options.delay)
     if listener is not None:
         listener.close()
     Path("weights.json").write_text(json.dumps(weights))

@@ -14,6 +14,7 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
+from rest import rest
 
 WORKERS = 2
 SHAPE = (WORKERS, 32)
@@ -60,7 +61,7 @@ def train(context: BaseContext, steps: int, delay: float, renew: int) -> None:
                 pool.close()
                 pool.join()
                 pool = context.Pool(WORKERS, set_up, sharing)
-            time.sleep(delay)
+            rest(delay)
         pool.close()
         pool.join()
     np.save("weights.npy", weights)

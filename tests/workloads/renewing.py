@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 
 from plain import loopback_pair
+from rest import rest
 
 PIECE = 512 << 10
 
@@ -46,8 +47,7 @@ def train(options: argparse.Namespace) -> None:
             print(f"step {step} was {record['was']}", flush=True)
             while Path("../hold").exists():
                 time.sleep(0.01)
-            if not Path("../hurry").exists():
-                time.sleep(options.delay)
+            rest(options.delay)
     Path("weights.json").write_text(json.dumps({"memory": zlib.crc32(memory)}))
 
 

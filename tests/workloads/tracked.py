@@ -13,7 +13,8 @@ import json
 import os
 import socket
 import struct
-import time
+
+from rest import rest
 
 
 class Tracker:
@@ -78,6 +79,6 @@ if __name__ == "__main__":
             tracker.report(step)
             metrics.write(json.dumps({"step": step, "total": total}) + "\n")
             metrics.flush()
-            time.sleep(options.delay)
+            rest(options.delay)
         metrics.write(json.dumps({"answer": [ended.recv(100).decode(), ended.recv(100).decode()]}) + "\n")
     peer.close()
