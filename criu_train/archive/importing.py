@@ -166,7 +166,7 @@ def _check_bytes(directory: Path, exported: Exported, manifest: Manifest, progre
 
     for name, one in wanted.items():
         path = directory / name
-        if ".." in path.parts or Path(name).is_absolute():
+        if ".." in Path(name).parts or Path(name).is_absolute():
             raise damaged(f"{name} leads elsewhere")
         try:
             if path.lstat().st_size != one.size or digest_file(path, advance) != one.digest:

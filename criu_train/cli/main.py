@@ -13,7 +13,7 @@ from criu_train.cli.doctor import doctor
 from criu_train.cli.dump import dump
 from criu_train.cli.restore import restore
 from criu_train.cli.run import run
-from criu_train.cli.settings import Settings
+from criu_train.cli.settings import DEFAULT_STORE, Settings
 from criu_train.cli.setup import setup
 from criu_train.cli.snapshot import snapshot
 from criu_train.cli.status import status
@@ -24,7 +24,7 @@ from criu_train.errors import EXIT_OURS, CriuTrainError
 @click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".criu-train"),
+    default=DEFAULT_STORE,
     envvar="CRIU_TRAIN_STORE",
     show_default=True,
     show_envvar=True,

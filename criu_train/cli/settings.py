@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFAULT_STORE = Path(".criu-train")  # in the working directory
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -11,9 +11,8 @@ import click
 
 from criu_train.cli.console import console, print_json
 from criu_train.cli.parameters import json_option
-from criu_train.cli.settings import Settings
+from criu_train.cli.settings import DEFAULT_STORE, Settings
 from criu_train.store.manifest import Manifest
-from criu_train.store.state import Run
 from criu_train.store.store import Store
 
 
@@ -72,15 +71,24 @@ def import_(settings: Settings, directory: Path, as_program: bool) -> None:
         print_json({"id": one.id})
         return
     console.print(f"imported {one.id}", soft_wrap=True)
-    console.print(_how_to_go_on(checked.manifest, store.run, one.id), markup=False, soft_wrap=True)
+    console.print(_how_to_go_on(checked.manifest, store, one.id), markup=False, soft_wrap=True)
 
 
-def _how_to_go_on(manifest: Manifest, run: Run | None, identifier: str) -> str:
+def _how_to_go_on(manifest: Manifest, store: Store, identifier: str) -> str:
+    run = store.run
+    restore = f"{_call(store, Path.cwd())} restore {identifier}"
     if run is None or run.id != manifest.run:
-        return f"the store belongs to another run: go on with `criu-train restore {identifier}`"
+        return f"the store belongs to another run: go on with `{restore}`"
     if run.finished_at is not None:
-        return f"that run came to its end: go back with `criu-train restore {identifier}`"
-    return f"go on with `criu-train run -- {shlex.join(run.command)}` in {run.cwd}"
+        return f"that run came to its end: go back with `{restore}`"
+    place = run.cwd if Path(run.cwd).is_dir() else f"{run.cwd}, which has to be made first"
+    return f"go on with `{_call(store, Path(run.cwd))} run -- {shlex.join(run.command)}` in {place}"
+
+
+def _call(store: Store, directory: Path) -> str:
+    """How we are called in a directory for this very store."""
+    root = store.layout.root
+    return "criu-train" if root == directory / DEFAULT_STORE else f"criu-train --store {shlex.quote(str(root))}"
 
 
 @contextmanager

@@ -149,7 +149,8 @@ def test_a_snapshot_goes_out_to_a_directory_and_comes_in_again(tmp_path: Path) -
     elsewhere = run(tmp_path / "elsewhere", "import", str(tmp_path / "more"))
     assert elsewhere.stdout == (
         f"imported {Store.open(tmp_path / 'elsewhere').find('latest').id}\n"
-        "go on with `criu-train run -- python train.py` in /home/me/job\n"
+        f"go on with `criu-train --store {tmp_path / 'elsewhere'} run -- python train.py` in /home/me/job, "
+        "which has to be made first\n"
     )
     with pytest.raises(UsageError, match="is not an empty directory"):
         call("export", "latest", str(there))
@@ -164,7 +165,7 @@ def test_an_import_tells_how_to_go_on_where_the_store_has_another_run(tmp_path: 
     run(tmp_path / "store", "export", "latest", str(there))
     store.begin_run(("another",), "/")
     told = run(tmp_path / "store", "import", str(there)).stdout
-    assert f"go on with `criu-train restore {store.snapshots()[-1].id}`" in told
+    assert f"go on with `criu-train --store {store.layout.root} restore {store.snapshots()[-1].id}`" in told
 
 
 def test_a_wrong_directory_to_import_from_leaves_no_store(tmp_path: Path) -> None:
