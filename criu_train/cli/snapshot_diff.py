@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,22 +84,29 @@ def diff(ctx: click.Context, before: str, after: str | None, here: bool, as_prog
     one = store.find(before)
     if after is not None:
         _tell_differences(one, store.find(after), as_program=as_program)
-    elif _tell_findings(one, as_program=as_program):
+    elif _tell_findings(one, store.layout.root, as_program=as_program):
         ctx.exit(EXIT_UNFIT)
 
 
-def _tell_findings(one: Snapshot, *, as_program: bool) -> bool:
+def _tell_findings(one: Snapshot, store: Path, *, as_program: bool) -> bool:
     """Whether something blocks."""
     from criu_train.criu.find import find_criu
+    from criu_train.criu.images import Images
     from criu_train.workspace.differences import manifest_of
     from criu_train.workspace.environment import compare
+    from criu_train.workspace.listing import read_listing
+    from criu_train.workspace.place import compare_data, compare_place
 
-    manifest = manifest_of(one)
+    manifest, listing = manifest_of(one), read_listing(one.path / "listing.json")
     try:
-        version = find_criu().version
+        criu = find_criu()
     except CriuTrainError:
-        version = None
-    findings = compare(manifest, criu_version=version)
+        criu = None
+    findings = [
+        *compare_place(manifest, listing, store=store, here=Path.cwd()),
+        *compare(manifest, criu_version=criu.version if criu else None),
+        *(compare_data(listing, Images(one.images, criu.pycriu)) if criu else ()),
+    ]
     if as_program:
         told = [{"level": _level(one.blocking), "what": one.what, "tip": one.tip} for one in findings]
         print_json({"id": one.id, "findings": told})

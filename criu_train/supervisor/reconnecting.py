@@ -1,14 +1,17 @@
-"""What becomes of a snapshot's TCP connections on this machine."""
+"""What becomes of a snapshot's TCP connections on this machine, and of its output in another store."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from criu_train.criu.connections import FILES, Address, Reconnected, TcpPolicy, reconnect
+from criu_train.criu.renamed import rename
 from criu_train.errors import RestoreFailedError
 from criu_train.store.snapshot import Snapshot
 from criu_train.supervisor.feeding import CHECK_THE_DISK
@@ -18,12 +21,19 @@ _IPV4, _ANY_PORT = 4, 9
 _NAMED = 5  # peers in a line
 
 
-def reconnect_here(snapshot: Snapshot, pycriu: Path | None, policy: TcpPolicy) -> Reconnected:
-    """Decide with the addresses that this machine has now. Raises RestoreFailedError for a damaged image."""
+def reconnect_here(
+    snapshot: Snapshot, pycriu: Path | None, policy: TcpPolicy, renamed: Mapping[str, str]
+) -> Reconnected:
+    """Decide with the addresses that this machine has now; ``renamed``: files by their names at the dump.
+
+    Raises RestoreFailedError for a damaged image.
+    """
     local = [one.address for interface in psutil.net_if_addrs().values() for one in interface if one.family in _IP]
     try:
-        data = (snapshot.images / FILES).read_bytes()
-        return reconnect(data, pycriu, policy=policy, local=local, reachable=is_reachable)
+        original = (snapshot.images / FILES).read_bytes()
+        data = rename(original, pycriu, renamed)
+        found = reconnect(data, pycriu, policy=policy, local=local, reachable=is_reachable)
+        return found if found.image is not None or data is original else replace(found, image=data)
     except Exception as error:  # protobuf's own errors differ between its implementations
         raise RestoreFailedError(f"corrupt: {FILES}: {error}", tip=CHECK_THE_DISK) from error
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,19 +23,19 @@ from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
 from criu_train.errors import CriuTrainError, EnvironmentUnfitError, RestoreFailedError
 from criu_train.store.dump_log import read_log
-from criu_train.store.integrity import verify
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
-from criu_train.supervisor.feeding import CHECK_THE_DISK, ArchiveLostError, Feeder
+from criu_train.supervisor.feeding import ArchiveLostError, Feeder
+from criu_train.supervisor.fitting import fit, verified
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reconnecting import notes_of, reconnect_here
-from criu_train.workspace.environment import compare
 from criu_train.workspace.journal import Journals
 from criu_train.workspace.listing import Listing, read_listing
+from criu_train.workspace.place import settle_in
 from criu_train.workspace.rollback import Rollback, roll_back
 
 # How long a restored tree is looked at before it counts as alive.
@@ -112,12 +112,16 @@ class Restorer:
         return await self._restore(snapshot)
 
     async def _restore(self, snapshot: Snapshot) -> Restored:
-        manifest = await asyncio.to_thread(_verified, snapshot)
+        manifest = await asyncio.to_thread(verified, snapshot)
         feeder = Feeder(self._keeper, snapshot, manifest)
         await feeder.check()
         listing = read_listing(snapshot.path / "listing.json")
-        warnings = await asyncio.to_thread(_fit, manifest, self._criu)
-        reconnected = await asyncio.to_thread(self._reconnect, snapshot) if feeder.streams else Reconnected()
+        root = self._store.layout.root
+        warnings = await asyncio.to_thread(fit, snapshot, manifest, listing, criu=self._criu, store=root)
+        listing, renamed = settle_in(listing, self._store.layout, rename=feeder.streams)
+        reconnected = Reconnected()
+        if feeder.streams:
+            reconnected = await asyncio.to_thread(self._reconnect, snapshot, renamed)
         async with machine_lock(self._runtime, math.inf):
             rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
             cell: Cell | None = None
@@ -147,8 +151,8 @@ class Restorer:
         all_warnings = (*warnings, *rollback.warnings)
         return Restored(cell, snapshot, listing, rollback.summary, all_warnings, notes_of(reconnected))
 
-    def _reconnect(self, snapshot: Snapshot) -> Reconnected:
-        return reconnect_here(snapshot, self._criu.pycriu, self._options.tcp)
+    def _reconnect(self, snapshot: Snapshot, renamed: Mapping[str, str]) -> Reconnected:
+        return reconnect_here(snapshot, self._criu.pycriu, self._options.tcp, renamed)
 
     def _roll_back(self, snapshot: Snapshot, manifest: Manifest, listing: Listing) -> Rollback:
         journals = Journals.since(self._store.layout.journals, manifest.journal, manifest.journal_offset)
@@ -201,24 +205,6 @@ def _undo(rollback: Rollback) -> None:
             f"a restore failed and its rollback can't be undone: {error}",
             tip="see to the cause (a full disk?) and run again: the rest is undone first",
         ) from error
-
-
-def _verified(snapshot: Snapshot) -> Manifest:
-    if snapshot.status != "complete" or snapshot.manifest is None:
-        raise RestoreFailedError(
-            f"{snapshot.status}: {snapshot.reason}", tip="`criu-train snapshot prune` removes what can't be restored"
-        )
-    for problem in verify(snapshot, packs=False):  # these are checked when they are read
-        raise RestoreFailedError(f"corrupt: {problem}", tip=CHECK_THE_DISK)
-    return snapshot.manifest
-
-
-def _fit(manifest: Manifest, criu: Criu) -> tuple[str, ...]:
-    findings = compare(manifest, criu_version=criu.version)
-    for finding in findings:
-        if finding.blocking:
-            raise RestoreFailedError(finding.what, tip=finding.tip)
-    return tuple(finding.what for finding in findings)
 
 
 async def _see_alive(cell: Cell) -> None:

@@ -10,6 +10,7 @@ from criu_train.errors import StoreError
 from criu_train.store.snapshot import MANIFEST, Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
+from criu_train.workspace.place import how_to_go_back
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ def start_of_command(
         return Start(command, cwd, None, (), "--fresh was given")
     if run is None:
         return Start(command, cwd, None, (), "the store has no run yet")
+    if run.finished_at is None and _moved_along(store, run.cwd, cwd):
+        raise StoreError(
+            f"the training of this store works in {run.cwd}, not here: {shlex.join(run.command)}",
+            tip=f"its processes know that path only: `{how_to_go_back(cwd, run.cwd)}`, then the same command there; "
+            "or start it over here with --fresh",
+        )
     if (run.command, run.cwd) != (command, cwd):
         what = shlex.join(run.command) if run.command != command else f"{shlex.join(run.command)} in {run.cwd}"
         raise StoreError(
@@ -57,6 +64,12 @@ def start_of_command(
     if not candidates:
         return Start(command, cwd, None, (), "the interrupted run has no snapshot yet")
     return Start(command, cwd, run, candidates, "the run was interrupted")
+
+
+def _moved_along(store: Store, old: str, new: str) -> bool:
+    """Whether the store lies in the one directory and has nothing to do with the other."""
+    root = store.layout.root
+    return root.is_relative_to(new) and not root.is_relative_to(old)
 
 
 def start_of_snapshot(store: Store, snapshot: Snapshot) -> Start:

@@ -246,7 +246,7 @@ def test_it_is_refused_without_a_store(call: Call) -> None:
 def here(**changes: Any) -> dict[str, Any]:
     """The facts of a snapshot of this machine."""
     now = fingerprint()
-    return {"kernel": now.kernel, "cpu": now.cpu, "external": (), "criu_version": "0.1"} | changes
+    return {"kernel": now.kernel, "cpu": now.cpu, "external": (), "criu_version": "0.1", "cwd": "/"} | changes
 
 
 def test_here_tells_what_a_restore_would_say_and_exits_with_1_when_it_would_be_refused(

@@ -13,7 +13,7 @@ from store_samples import add
 from criu_train.cell.cell import Cell
 from criu_train.criu.find import Criu
 from criu_train.store.store import Store
-from criu_train.supervisor import restoring
+from criu_train.supervisor import fitting, restoring
 from criu_train.supervisor.feeding import Feeder
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.restoring import Restorer
@@ -41,8 +41,8 @@ async def test_the_loop_goes_on_while_a_snapshot_is_compared_with_this_machine(
     async def checked(*_: object) -> None:
         pass
 
-    monkeypatch.setattr(restoring, "compare", compare)
-    monkeypatch.setattr(restoring, "verify", lambda *_, **__: ())
+    monkeypatch.setattr(fitting, "compare", compare)
+    monkeypatch.setattr(fitting, "verify", lambda *_, **__: ())
     monkeypatch.setattr(restoring, "read_listing", lambda _: Listing(1, "boot", (), ()))
     monkeypatch.setattr(Feeder, "check", checked)
     restorer = Restorer(
