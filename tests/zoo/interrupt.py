@@ -33,7 +33,7 @@ class Outcome:
 
 def carry(program: Program, place: Path, kills: int) -> Outcome:
     """Killed so many times, ended by SIGTERM once, and compared; AssertionError where any of it goes wrong."""
-    expected = left_alone(program, place / "reference")
+    expected = left_alone(program, place)
     with beside(program, place) as command:
         job = Job(place / "job", command, "--every", "1h", *program.options, env={"ZOO_REST": str(program.rest_s)})
         try:
@@ -79,7 +79,7 @@ def interrupted(job: Job, program: Program, kills: int) -> list[dict[str, object
 
 def refuse(program: Program, place: Path) -> Outcome:
     """The dump fails for the reason that the program names, and the program does not mind."""
-    expected = left_alone(program, place / "reference")
+    expected = left_alone(program, place)
     with beside(program, place) as command:
         job = Job(place / "job", command, "--every", "1h", *program.options, env={"ZOO_REST": str(program.rest_s)})
         try:
@@ -94,8 +94,13 @@ def refuse(program: Program, place: Path) -> Outcome:
 
 
 def left_alone(program: Program, place: Path) -> Undisturbed:
-    with beside(program, place) as command:
-        return run_undisturbed(place, command)
+    """In the directory where it runs under us later, for many a program writes down where it is."""
+    reference = place / "reference"
+    reference.mkdir()
+    with beside(program, reference) as command:
+        expected = run_undisturbed(place / "job", command)
+    (place / "job").rename(reference / "job")
+    return expected
 
 
 def compare(program: Program, job: Job, expected: Undisturbed) -> None:
