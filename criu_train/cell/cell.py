@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from criu_train.cell import processes
-from criu_train.cell.init_process import InitProcess
+from criu_train.cell.init_process import InitProcess, tip_for
 from criu_train.cell.link import Link, Message, first_of, one
 from criu_train.cell.records import CellLostError, CellSpec, CriuExit, Cut, Ended, not_runnable
 from criu_train.cell.wire import Wire
@@ -71,7 +71,7 @@ class Cell:
             why = f": {said}" if (said := init.last_words()) else ""
             raise EnvironmentUnfitError(
                 f"the cell (PID and mount namespaces) could not be made{why}",
-                tip="run as root, in a container with --privileged; `criu-train doctor` tells what is missing",
+                tip=tip_for(said),
             ) from error
         except BaseException:
             await cell.kill()

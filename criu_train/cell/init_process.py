@@ -21,6 +21,16 @@ _PROGRAM = (
 )
 
 
+_NO_MOUNT = "cannot change root filesystem propagation: Invalid argument"  # unshare(1)
+
+
+def tip_for(last_words: str) -> str:
+    """What to do when the namespaces could not be made."""
+    if _NO_MOUNT in last_words:
+        return "the root directory is no mount point: before chroot, `mount --bind DIR DIR`"
+    return "run as root, in a container with --privileged; `criu-train doctor` tells what is missing"
+
+
 class InitProcess:
     """``pid`` is known once it was ``identified``; the program that made the namespaces waits for it."""
 

@@ -146,7 +146,7 @@ def test_a_snapshot_goes_out_to_a_directory_and_comes_in_again(tmp_path: Path) -
     told = json.loads(call("export", "2", str(tmp_path / "more"), "--tar", "--json").stdout)
     assert told == {"id": store.snapshots()[1].id, "path": str(tmp_path / "more")}
     assert (tmp_path / "more" / "criu-train" / "checkpoint.tar").exists()
-    elsewhere = run(tmp_path / "elsewhere", "import", str(tmp_path / "more"))
+    elsewhere = run(tmp_path / "elsewhere", "import", str(there / ".." / "more"))
     assert elsewhere.stdout == (
         f"imported {Store.open(tmp_path / 'elsewhere').find('latest').id}\n"
         f"go on with `criu-train --store {tmp_path / 'elsewhere'} run -- python train.py` in /home/me/job, "
