@@ -26,6 +26,7 @@ from criu_train.criu.command import dump_command
 from criu_train.criu.cure import clear_the_way, cure
 from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
+from criu_train.criu.unread import unread
 from criu_train.errors import DumpFailedError
 from criu_train.store.draft import Draft
 from criu_train.store.environment import Environment
@@ -78,12 +79,17 @@ class DumpContext:
 
 
 class Attempt:
-    """Used once."""
+    """Used once. ``patient``: fails rather than lose what waits to be read; there will be another try.
 
-    def __init__(self, context: DumpContext, trigger: str, *, leave_running: bool) -> None:
+    ``unread``: what was lost.
+    """
+
+    def __init__(self, context: DumpContext, trigger: str, *, leave_running: bool, patient: bool) -> None:
         self._context = context
         self._trigger = trigger
         self._leave_running = leave_running
+        self._patient = patient
+        self.unread = ""
         self._draft: Draft | None = None
         self._archivist: Archivist | None = None
         self._captured: CaptureSummary | None = None
@@ -214,6 +220,7 @@ class Attempt:
         assert self._draft is not None and self._archivist is not None
         try:
             self._captured = await self._archivist.captured(self._draft.images)
+            self._look_for_unread(self._draft)
             await asyncio.to_thread(self._save_workspace, self._draft)
             self._cut = cut
             if not self._leave_running:
@@ -223,6 +230,14 @@ class Attempt:
             self._cut_error = error
             return False
         return True
+
+    def _look_for_unread(self, draft: Draft) -> None:
+        self.unread = unread(read_log(draft.dump_log))
+        if self.unread and self._patient:
+            raise PassingFailureError(
+                f"{self.unread} were just waiting to be read, which CRIU doesn't save",
+                tip="this passes by itself, the next dump will do",
+            )
 
     def _save_workspace(self, draft: Draft) -> None:
         self._pids = self._context.cell.tree()
@@ -250,7 +265,7 @@ class Attempt:
         context, cut, captured = self._context, self._cut, self._captured
         assert cut is not None and captured is not None
         write_listing(listing, draft.path / "listing.json")
-        notes = notes_of(listing, captured.spilled_bytes, ended, context.cell.strays())
+        notes = notes_of(listing, captured.spilled_bytes, ended, context.cell.strays(), self.unread)
         snapshot = draft.publish(
             describe_snapshot(
                 run=context.run,

@@ -64,8 +64,13 @@ def describe_snapshot(
     )
 
 
-def notes_of(listing: Listing, spilled_bytes: int, ended: CriuExit | None, strays: Sequence[int]) -> tuple[str, ...]:
-    """What a person should know of a snapshot. ``strays``: PIDs that are not in it. ``ended``: None before CRIU has."""
+def notes_of(
+    listing: Listing, spilled_bytes: int, ended: CriuExit | None, strays: Sequence[int], unread: str
+) -> tuple[str, ...]:
+    """What a person should know of a snapshot. ``ended``: None before CRIU has. ``strays``: PIDs that are not in it.
+
+    ``unread``: what else is not in it, in words.
+    """
     notes = [f"not saved, too large: {path}" for path in listing.unsaved]
     if spilled_bytes:
         notes.append(
@@ -74,6 +79,8 @@ def notes_of(listing: Listing, spilled_bytes: int, ended: CriuExit | None, stray
         )
     if ended is not None and ended.was_stopped:
         notes.append("CRIU was stopped in the middle and told to go on")
+    if unread:
+        notes.append(f"waiting to be read at the cut, not in the snapshot: {unread}")
     notes += [f"left the training's tree, not in the snapshot: {command_of(pid)}" for pid in strays]
     return tuple(notes)
 

@@ -23,6 +23,7 @@ class Dumper:
         self._context = context
         self._attempt: Attempt | None = None
         self._done_by: float | None = None
+        self._patient = True
         image_schema(context.criu.pycriu)  # loading it takes a tenth of a second, which no tree should stand still for
 
     def hurry(self, seconds: float) -> None:
@@ -44,9 +45,9 @@ class Dumper:
         try:
             for pause_s in _PASSING_PAUSES_S:
                 with contextlib.suppress(PassingFailureError):
-                    return await self._try(trigger, leave_running=leave_running, deadline=deadline)
+                    return await self._try(trigger, leave_running, deadline, patient=self._patient)
                 await asyncio.sleep(pause_s)
-            return await self._try(trigger, leave_running=leave_running, deadline=deadline)
+            return await self._try(trigger, leave_running, deadline, patient=False)
         except CriuTrainError:
             raise
         except OSError as error:
@@ -60,11 +61,13 @@ class Dumper:
                 tip="please report it with the store's events.jsonl, which has the details",
             ) from error
 
-    async def _try(self, trigger: str, *, leave_running: bool, deadline: float | None) -> Dumped:
-        self._attempt = Attempt(self._context, trigger, leave_running=leave_running)
+    async def _try(self, trigger: str, leave_running: bool, deadline: float | None, *, patient: bool) -> Dumped:
+        self._attempt = attempt = Attempt(self._context, trigger, leave_running=leave_running, patient=patient)
         if self._done_by is not None:
-            self._attempt.hurry(self._done_by)
+            attempt.hurry(self._done_by)
         try:
-            return await self._attempt.run(deadline)
+            dumped = await attempt.run(deadline)
+            self._patient = not attempt.unread  # a training that never keeps up is not stopped several times a dump
+            return dumped
         finally:
             self._attempt = None
