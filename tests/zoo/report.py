@@ -1,18 +1,20 @@
 """Runs the zoo and writes what came of it: ``docs/workloads.md``.
 
-python tests/zoo/report.py [NAME...]   (with names: these alone, and no table is written)
+python tests/zoo/report.py [NAME...]   (with names: these alone; of the others the table tells what came of them last)
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -25,7 +27,10 @@ from zoo.program import Program
 
 KILLS = 3
 PAGE = ROOT / "docs" / "workloads.md"
+RESULTS = Path(__file__).with_name("results.json")
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+
+Result = dict[str, Any]
 
 
 def run(programs: list[Program]) -> list[Outcome]:
@@ -54,10 +59,10 @@ def verdict(outcome: Outcome) -> str:
     return f"carried bit for bit{f', with `{options}`' if options else ''}"
 
 
-def page(outcomes: list[Outcome]) -> Iterator[str]:
+def page(outcomes: Mapping[str, Result]) -> Iterator[str]:
     """The lines of the page."""
     criu = tell("doctor", "--json", cwd=ROOT).json()["criu"]["version"]
-    carried = sum(not one.reason for one in outcomes)
+    carried = sum(one["verdict"].startswith("carried") for one in outcomes.values())
     yield "# What it carries"
     yield ""
     yield "Written by `scripts/zoo`, which runs every program below: once undisturbed, and once under criu-train, where"
@@ -65,33 +70,30 @@ def page(outcomes: list[Outcome]) -> Iterator[str]:
     yield "*Carried bit for bit*: every file that it leaves, and what it prints, are those of the undisturbed run, byte"
     yield "for byte (databases: row for row). No program was changed for it; the programs are in `tests/workloads/zoo`."
     yield ""
-    yield f"{carried} of {len(outcomes)} are carried. Python {platform.python_version()}, kernel {platform.release()},"
+    yield f"{carried} of {len(PROGRAMS)} are carried. Python {platform.python_version()}, kernel {platform.release()},"
     yield f"CRIU {criu}, {versions()}."
-    for family in dict.fromkeys(one.program.family for one in outcomes):
-        mine = [one for one in outcomes if one.program.family == family]
-        yield ""
-        yield f"## {family}"
-        yield ""
+    for family in dict.fromkeys(program.family for program in PROGRAMS):
+        yield from ("", f"## {family}", "")
         yield "| program | | tasks | memory | snapshot | longest pause |"
         yield "|---|---|---|---|---|---|"
-        yield from map(row, mine)
-    yield from notes(outcomes)
+        yield from (row(program, outcomes[program.name]) for program in PROGRAMS if program.family == family)
+    yield from notes()
 
 
-def row(outcome: Outcome) -> str:
-    what = f"| {outcome.program.what} (`{outcome.program.name}`) | {verdict(outcome)} |"
-    if outcome.reason:
+def row(program: Program, result: Result) -> str:
+    what = f"| {program.what} (`{program.name}`) | {result['verdict']} |"
+    if not result["tasks"]:
         return f"{what} | | | |"
-    sizes = (format_size(size) for size in (outcome.memory_bytes, outcome.stored_bytes))
-    return f"{what} {outcome.tasks} | {' | '.join(sizes)} | {outcome.frozen_time_us / 1000:.0f} ms |"
+    sizes = " | ".join(format_size(result[name]) for name in ("memory_bytes", "stored_bytes"))
+    return f"{what} {result['tasks']} | {sizes} | {result['frozen_time_us'] / 1000:.0f} ms |"
 
 
-def notes(outcomes: Iterable[Outcome]) -> Iterator[str]:
+def notes() -> Iterator[str]:
     """Why some need an option, and what of some is not compared."""
-    told = [(one.program, one.program.why) for one in outcomes if one.program.why]
+    told = [program for program in PROGRAMS if program.why]
     if told:
         yield from ("", "## Options and paths that are not compared", "")
-        yield from (f"- `{program.name}`: {why}" for program, why in told)
+        yield from (f"- `{program.name}`: {program.why}" for program in told)
 
 
 def versions() -> str:
@@ -106,9 +108,21 @@ def main() -> int:
         print(f"no such program: {', '.join(sorted(unknown))}; there are {', '.join(p.name for p in PROGRAMS)}")
         return 2
     outcomes = run([program for program in PROGRAMS if not names or program.name in names])
-    if not names:
-        PAGE.write_text("\n".join(page(outcomes)) + "\n")
+    known: dict[str, Result] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known |= {outcome.program.name: result(outcome) for outcome in outcomes}
+    known = {program.name: known[program.name] for program in PROGRAMS if program.name in known}
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    if len(known) == len(PROGRAMS):
+        PAGE.write_text("\n".join(page(known)) + "\n")
+    else:
+        print(f"{PAGE.name} is not written: {len(PROGRAMS) - len(known)} programs were never run")
     return int(any(one.reason and not one.program.refused for one in outcomes))
+
+
+def result(outcome: Outcome) -> Result:
+    """What is kept of an outcome."""
+    kept = ("tasks", "memory_bytes", "stored_bytes", "frozen_time_us")
+    return {"verdict": verdict(outcome)} | {name: getattr(outcome, name) for name in kept}
 
 
 if __name__ == "__main__":
