@@ -174,6 +174,15 @@ def is_terminal(major: int, minor: int) -> bool:
 
 def _file(tree: Tree, one: Descriptor) -> Iterator[Notice]:
     mount = tree.mounts.get(one.mount)
+    if re.search(r"^lock:.* LEASE .* WRITE ", one.info, re.MULTILINE):
+        yield Notice(
+            "blocks",
+            "a task holds a write lease on a file",
+            "who copies the file takes the lease away by a signal (SIGIO, which ends those that don't expect it), and "
+            "a dump copies the files that the training writes",
+            "use a lock (flock) instead",
+            tree.place(one),
+        )
     if one.link.startswith("/memfd:"):
         yield fine("memfd descriptors", _WHY_CARRIED)
     elif mount is None and one.link.startswith(_NO_FILES):

@@ -15,7 +15,7 @@ from criu_train.doctor.preflight_tree import Task, Tree, read_link
 # What is so for a moment only does no harm.
 _A_MOMENT_S = 0.2
 _APART = {"mnt": "mount", "net": "network"}
-_NESTED = {name: name for name in ("ipc", "uts", "user", "pid", "cgroup", "time")}
+_NESTED = ("ipc", "uts", "user", "pid", "cgroup", "time")
 _SANDBOX_TIP = "run the training without a container or sandbox inside of it"
 _SANDBOX_WHY = "CRIU restores a tree that shares one set of namespaces; sandboxes (bubblewrap, browsers) make their own"
 _ELF_32_BIT = 1
@@ -48,9 +48,9 @@ def _namespaces(root: Task, task: Task) -> Iterator[Notice]:
         if differs(kind):
             what = f"a process of the training lives in a {name} namespace of its own, which can't be restored"
             yield Notice("blocks", what, _SANDBOX_WHY, _SANDBOX_TIP, str(task))
-    for kind, name in _NESTED.items():
+    for kind in _NESTED:
         if differs(kind):
-            yield blocks("nested-namespace", _SANDBOX_WHY, str(task), name)
+            yield blocks("nested-namespace", _SANDBOX_WHY, str(task), kind)
 
 
 def _session(tree: Tree, task: Task) -> Iterator[Notice]:

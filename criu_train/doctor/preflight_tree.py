@@ -14,7 +14,7 @@ from pathlib import Path
 from criu_train.cell import processes
 
 _INIT = b"criu_train.cell.init"
-_NAMESPACES = ("mnt", "net", "ipc", "uts", "user", "pid", "pid_for_children", "cgroup", "time", "time_for_children")
+_NAMESPACES = ("mnt", "net", "ipc", "uts", "user", "pid", "cgroup", "time")
 # Asking such a file for its status can hang for as long as its server does.
 FAR_AWAY = re.compile(r"nfs4?|cifs|smb3?|9p|ceph|lustre|afs|beegfs|gpfs|glusterfs|orangefs|fuse(\..*)?|fuseblk")
 

@@ -22,6 +22,7 @@ from criu_train.supervisor.beginning import Beginner, Life
 from criu_train.supervisor.cause import describe_end
 from criu_train.supervisor.control import ControlServer
 from criu_train.supervisor.dumping import Dumper
+from criu_train.supervisor.foreseeing import Foresight
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import OutputFollower, our_terminal_size
@@ -236,6 +237,7 @@ class Supervisor:
             reporter=self._reporter,
             options=self._options,
             schedule=schedule,
+            foresight=None if restored else Foresight(self._events, self._reporter),
         )
 
     def _follow_output(self, start: int) -> OutputFollower | None:

@@ -21,6 +21,7 @@ from criu_train.store.store import Store
 from criu_train.supervisor.attempt import Dumped
 from criu_train.supervisor.dump_errors import TrainingEndedError
 from criu_train.supervisor.dumping import Dumper
+from criu_train.supervisor.foreseeing import Foresight
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, WantedDump
@@ -48,7 +49,7 @@ class Outcome:
 
 
 class Watcher:
-    """One cell's life. ``state`` and ``events`` tell the outside."""
+    """One cell's life. ``state`` and ``events`` tell the outside. ``foresight``: None where there is nothing to try."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Watcher:
         reporter: Reporter,
         options: RunOptions,
         schedule: Schedule,
+        foresight: Foresight | None = None,
     ) -> None:
         self._cell = cell
         self._dumper = dumper
@@ -74,6 +76,7 @@ class Watcher:
         self._began = time.monotonic()
         self._snapshots: list[tuple[str, float]] = []
         self._schedule = schedule
+        self._foresight = foresight
         self._late: asyncio.Future[Any] | None = None
 
     async def watch(self) -> Outcome:
@@ -138,6 +141,8 @@ class Watcher:
 
     async def _dump(self, trigger: str) -> Snapshot | CriuTrainError:
         self._state.change(state="dumping", next_dump_at=None)
+        if self._foresight is not None:
+            await self._foresight.tell_once(self._cell.root_pid)
         began = time.monotonic()
         try:
             dumped = await self._dumper.dump(trigger)

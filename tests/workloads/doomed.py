@@ -1,4 +1,4 @@
-"""Trainings that hold one thing each: ``doomed.py MODE [OUTSIDE]`` makes it, then writes a line a step.
+"""Trainings that hold one thing each: ``doomed.py MODE[+MODE…] [OUTSIDE]`` makes it, then writes a line a step.
 
 Some can be carried by a snapshot and some can't: which, stands in tests/doctor/. What can be used is used in each step,
 so that a thing that came back broken ends the training. ``OUTSIDE``: a path or number that the test has prepared.
@@ -281,11 +281,20 @@ def linked_file(_: str) -> Use:
     return lambda step: os.write(file, b"%d\n" % step)
 
 
-def leased_and_locked(_: str) -> Use:
-    held, locked, lease = (os.open(name, os.O_RDWR | os.O_CREAT) for name in ("held", "locked", "leased"))
-    fcntl.flock(held, fcntl.LOCK_EX)
-    fcntl.lockf(locked, fcntl.LOCK_EX)
-    fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+def locked_files(_: str) -> Use:
+    first, second = (os.open(name, os.O_RDWR | os.O_CREAT) for name in ("first", "second"))
+    fcntl.flock(first, fcntl.LOCK_EX)
+    fcntl.lockf(second, fcntl.LOCK_EX)
+    return nothing
+
+
+def write_lease(_: str) -> Use:
+    fcntl.fcntl(os.open("leased", os.O_RDWR | os.O_CREAT), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    return nothing
+
+
+def read_lease(_: str) -> Use:
+    fcntl.fcntl(os.open(__file__, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
     return nothing
 
 
@@ -326,8 +335,7 @@ def stray_with_pipe(_: str) -> Use:
 
     stray(life)
     os.close(theirs)
-    kept.append(ours)
-    return nothing
+    return lambda _: select.select([ours], [], [], 0)[0] and sys.exit("the pipe has no other end any more")
 
 
 def stray_alone(_: str) -> Use:
@@ -583,28 +591,6 @@ def orphaned_session(_: str) -> Use:
     return nothing
 
 
-def strict(_: str) -> Use:
-    """A child that has locked itself in: it may read, write and end, and nothing else."""
-    ours, theirs = socket.socketpair()
-
-    def life() -> None:
-        if os.fork() == 0:
-            number = theirs.fileno()
-            byte = ctypes.create_string_buffer(1)
-            must(libc.prctl(22, 1, 0, 0, 0))
-            while libc.read(number, byte, 1) == 1:
-                libc.write(number, byte, 1)
-
-    child(life)
-    theirs.close()
-
-    def use(_: int) -> None:
-        ours.send(b"x")
-        assert ours.recv(1) == b"x"
-
-    return use
-
-
 def jailed(_: str) -> Use:
     Path("jail").mkdir(exist_ok=True)
 
@@ -673,7 +659,9 @@ MODES: dict[str, Callable[[str], Use]] = {
     "hidden-file": hidden_file,
     "deleted-file": deleted_file,
     "linked-file": linked_file,
-    "leased-and-locked": leased_and_locked,
+    "locked-files": locked_files,
+    "write-lease": write_lease,
+    "read-lease": read_lease,
     "unix-outside": unix_outside,
     "descriptor-from-outside": descriptor_from_outside,
     "datagrams-outside": datagrams_outside,
@@ -711,7 +699,6 @@ MODES: dict[str, Callable[[str], Use]] = {
     "by-vfork": by_vfork,
     "own-session": own_session,
     "orphaned-session": orphaned_session,
-    "strict": strict,
     "jailed": jailed,
     "real-time": real_time,
     "stopped": stopped,
@@ -720,11 +707,12 @@ MODES: dict[str, Callable[[str], Use]] = {
 }
 
 
-def main(mode: str, outside: str = "") -> None:
-    use = MODES[mode](outside)
+def main(modes: str, outside: str = "") -> None:
+    uses = [MODES[mode](outside) for mode in modes.split("+")]
     with open("metrics.jsonl", "a") as metrics:
         for step in range(100_000):
-            use(step)
+            for use in uses:
+                use(step)
             metrics.write(json.dumps({"step": step}) + "\n")
             metrics.flush()
             time.sleep(0.02)
