@@ -1,0 +1,1 @@
+"""What trainings of the tests hold, one thing each: ``MODES`` of each module."""
