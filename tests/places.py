@@ -5,12 +5,13 @@ Everything is mounted in namespaces of the command's own, and gone with it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from harness import ROOT, Job, Told, criu_train, environment
@@ -117,17 +118,23 @@ def stopped(job: Job, step: int = 20) -> Job:
     return job
 
 
-def taken_in(words: Sequence[str], command: list[str], place: Path) -> Job:
-    """A run that was stopped with a snapshot in that place."""
-    job = Job(place / "job", command)
-    argv = [*words, *criu_train("--store", str(job.store), "run", "--every", "0", "--", *command)]
+@contextlib.contextmanager
+def started_in(words: Sequence[str], job: Job) -> Iterator[Job]:
+    """The job's run in another place."""
+    argv = [*words, *criu_train("--store", str(job.store), "run", "--every", "0", "--", *job.command)]
     job.starts = 1
     with job.console.open("wb") as console:
         job.process = subprocess.Popen(argv, cwd=job.work, env=environment(**job.env), stdout=console, stderr=console)
     try:
-        return stopped(job)
+        yield job
     finally:
         job.close()
+
+
+def taken_in(words: Sequence[str], command: list[str], place: Path) -> Job:
+    """A run that was stopped with a snapshot in that place."""
+    with started_in(words, Job(place / "job", command)) as job:
+        return stopped(job)
 
 
 def assert_refused(told: Told, *words: str) -> None:

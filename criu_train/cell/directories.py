@@ -71,7 +71,10 @@ class Directories:
         Raises OSError when not one filesystem that holds a root can be watched.
         """
         blind: list[str] = []
-        for mount in sorted(writable_mounts(), key=lambda m: (not m.whole, len(m.path))):
+        mounts = writable_mounts()
+        # What can be seen by several mounts has the name that it has in the roots.
+        named = {max((m.path for m in mounts if _holds(m.path, root)), key=len, default="/") for root in self._roots}
+        for mount in sorted(mounts, key=lambda m: (m.path not in named, not m.whole, len(m.path))):
             known = self._mounts.setdefault(mount.fsid, [])
             known.append(mount)
             if len(known) == 1:
@@ -169,6 +172,10 @@ class Directories:
                 finally:
                     os.close(fd)
         return None
+
+
+def _holds(mount: str, path: str) -> bool:
+    return f"{path}/".startswith(f"{mount.rstrip('/')}/")
 
 
 def writable_mounts() -> list[Mount]:

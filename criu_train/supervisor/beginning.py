@@ -25,6 +25,7 @@ from criu_train.supervisor.restoring import Restored, Restorer
 from criu_train.supervisor.start import Start
 from criu_train.supervisor.state import StateFile, boot_id
 from criu_train.supervisor.user import UserIds
+from criu_train.workspace.place import names_of_store
 from criu_train.workspace.policy import WorkspacePolicy
 from criu_train.workspace.rollback import set_aside
 
@@ -85,7 +86,7 @@ class Beginner:
         layout = self._store.layout
         return WorkspacePolicy(
             roots=(run.cwd, *(str(path) for path in self._options.workspace)),
-            exclude=(str(layout.root),),
+            exclude=names_of_store(layout.root, run.cwd),
             include=(str(layout.output_log),),
             file_limit=self._options.file_limit,
         )

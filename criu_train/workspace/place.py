@@ -28,6 +28,12 @@ def how_to_go_back(new: str, old: str) -> str:
     return f"mkdir -p {old} && mount --bind {new} {old} && cd {old}"
 
 
+def names_of_store(store: Path, cwd: str) -> tuple[str, ...]:
+    """The store's path, and the one that it has in the working directory where that is mounted in two places."""
+    inside = Path(cwd, store.name)
+    return (str(store), str(inside)) if inside != store and _is_same(inside, str(store)) else (str(store),)
+
+
 def other_store(listing: Listing, store: Path) -> Path | None:
     """The store that the snapshot was taken into, None where that is ``store``, by whatever name."""
     if not listing.exclude:

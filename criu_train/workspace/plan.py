@@ -85,6 +85,8 @@ class Plan:
         info, leader = self._now(entry.path), self._now(first.path)
         if not self._to_restore(entry, info):
             return False
+        if _is_other_way(entry.path, first.path):
+            return renewed
         if not renewed and (leader is None or (info is not None and os.path.samestat(info, leader))):
             return False
         self._put(entry, info, link_to=first.path)
@@ -219,6 +221,15 @@ class Plan:
 
 def _meta(info: os.stat_result) -> tuple[int, int, int, int]:
     return stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns
+
+
+def _is_other_way(one: str, other: str) -> bool:
+    """Whether two paths lead to one and the same name, as they do with a bind mount of a directory that is seen too."""
+    (above, name), (other_above, other_name) = os.path.split(one), os.path.split(other)
+    try:
+        return name == other_name and os.path.samefile(above, other_above)  # noqa: PTH121
+    except OSError:
+        return False
 
 
 def _begins_with(entry: Entry) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Reference, StartJob
 from harness import Job, Told, until, workload
-from places import after, assert_refused, call, copy, move, run_on, stopped
+from places import after, assert_refused, call, copy, move, run_on, started_in, stopped
 
 from criu_train.store.digest import digest_bytes
 from criu_train.store.manifest import Manifest
@@ -83,6 +83,28 @@ def test_a_copy_of_a_run_never_touches_the_original(start_job: StartJob, undistu
     job.wait_for_restore()
     assert job.finish() == 0
     assert job.contents() == undisturbed(TRAINING).contents
+
+
+@pytest.mark.parametrize("name", ["work", "bound"])
+def test_under_a_bind_mount_whose_source_is_seen_too_a_killed_run_goes_on(
+    undisturbed: Reference, place: Path, nothing_stays_behind: None, name: str
+) -> None:
+    """Whichever of its two names the store is called by."""
+    command = workload("files.py", "--steps", 300, "--delay", 0.03)
+    job = Job(place / "job", command)
+    (job.place / "bound").mkdir()
+    bound = after(f"mount --bind {job.work} {job.place}/bound && cd {job.place}/bound")
+    inside = Job(job.place, command, store=job.place / name / ".criu-train")
+    job.env = inside.env
+    with started_in(bound, inside):
+        job.wait_for_step(30)
+        job.dump()
+        job.wait_for_progress(25)
+        job.kill_everything()
+    told = run_on(inside, bound)
+    assert told.code == 0, told.text
+    assert "cold start" not in told.text
+    assert job.contents() == undisturbed(command).contents
 
 
 def test_an_imported_run_goes_on_twice_beside_its_files_and_keeps_its_store_and_its_output(
