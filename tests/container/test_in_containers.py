@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import container_fixtures as fixtures
 import pytest
-from container_fixtures import Images, Left, MakeContainer
-from containers import DEFAULT, PRIVILEGED, UNCONFINED, Container, Rights
+from containers import DEFAULT, PRIVILEGED, UNCONFINED, Rights
 from harness import contents, until
+from runs import STEPS, assert_as_if_nothing_happened, run, snapshots, training, wait_for_snapshot
+
+if TYPE_CHECKING:
+    from container_fixtures import Images, Left, MakeContainer
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(420)]
 
 # Not in a conftest.py: two of that name would get in each other's way.
-builder, images = fixtures.builder, fixtures.images
-container, left_alone = fixtures.container, fixtures.left_alone
+pytest_plugins = ("container_fixtures",)
 
-STEPS = 160
 SMALLEST = UNCONFINED.with_capabilities("DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_TIME")
-
-
-def training(start_method: str = "fork") -> tuple[str, ...]:
-    return ("python3", "/app/train.py", str(STEPS), "0.03", start_method)
-
-
-def run(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Outside of volumes no kernel tells who writes what on overlayfs: such places have to be named."""
-    elsewhere = (word for place in ("/app", "/root", "/tmp") for word in ("--workspace", place))
-    return ("run", "--every", "1.5s", *elsewhere, "--", *command)
-
-
-def snapshots(store: Path) -> list[dict[str, object]]:
-    """Manifests of the complete ones, oldest first."""
-    found = sorted(store.glob("snapshots/*/COMPLETE"))
-    return [json.loads((path.parent / "manifest.json").read_text()) for path in found]
-
-
-def wait_for_snapshot(container: Container, store: Path, count: int = 1) -> None:
-    def there() -> bool:
-        assert not container.ended(), f"the container ended:\n{container.said()}"
-        return len(list(store.glob("snapshots/*/COMPLETE"))) >= count
-
-    until(there, f"{count} snapshots", 60.0)
-
-
-def assert_as_if_nothing_happened(work: Path, expected: Left) -> None:
-    """Every file byte-equal, none too many, none missing; the output once; one run, and started but once."""
-    store = work / ".criu-train"
-    assert contents(work) == expected.contents
-    assert (store / "output.log").read_text() == expected.output
-    assert len({manifest["run"] for manifest in snapshots(store)}) == 1
-    events = [json.loads(line)["event"] for line in (store / "events.jsonl").read_text().splitlines()]
-    assert events.count("started") == 1, "a hidden cold start"
-    assert "restored" in events
 
 
 def kill_and_carry_on(make: MakeContainer, work: Path, command: tuple[str, ...], rights: Rights) -> None:
