@@ -33,7 +33,10 @@ def preflight_of_command(command: Sequence[str], seconds: float) -> Preflight:
     """Run it for so long, or until it ends. Raises CommandNotRunnableError, EnvironmentUnfitError."""
     privileges.require()
     with tempfile.TemporaryDirectory(prefix="criu-train-doctor-", ignore_cleanup_errors=True) as name:
-        return asyncio.run(_try_out(command, seconds, Path(name)))
+        try:
+            return asyncio.run(_try_out(command, seconds, Path(name)))
+        except asyncio.CancelledError:
+            raise SystemExit(128 + signal.SIGTERM) from None
 
 
 async def _try_out(command: Sequence[str], seconds: float, scratch: Path) -> Preflight:
