@@ -72,18 +72,6 @@ def _pidfd(tree: Tree, one: Descriptor) -> Iterator[Notice]:
         yield blocks("pidfd-outside", why, tree.place(one))
 
 
-def _timerfd(tree: Tree, one: Descriptor) -> Iterator[Notice]:
-    interval = re.search(r"^it_interval: \((\d+), (\d+)\)", one.info, re.MULTILINE)
-    if interval and any(map(int, interval.groups())):
-        yield Notice(
-            "warns",
-            "a task has a timer descriptor that goes off again and again",
-            "one that goes off while the training stands still comes back stopped, after one more time (CRIU 4.2)",
-            "wait for a timer with a time limit, or set it anew each time",
-            tree.place(one),
-        )
-
-
 def _inotify(tree: Tree, one: Descriptor) -> Iterator[Notice]:
     watched = {int(device, 16) for device in re.findall(r"^inotify .* sdev:([0-9a-f]+)", one.info, re.MULTILINE)}
     mounts = [mount for mount in tree.mounts.values() if mount.device in watched]
@@ -137,7 +125,6 @@ def _same(one: Descriptor, other: Descriptor) -> bool:
 
 _RULES: dict[str, Callable[[Tree, Descriptor], Iterator[Notice]]] = {
     "pidfd": _pidfd,
-    "timerfd": _timerfd,
     "inotify": _inotify,
     "eventpoll": _eventpoll,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,9 @@ from pathlib import Path
 import psutil
 
 from criu_train.criu.connections import FILES, Address, Reconnected, TcpPolicy, reconnect
+from criu_train.criu.lingering import forget, ports_of
 from criu_train.criu.renamed import rename
+from criu_train.criu.timers import rearm
 from criu_train.errors import RestoreFailedError
 from criu_train.store.snapshot import Snapshot
 from criu_train.supervisor.feeding import CHECK_THE_DISK
@@ -19,6 +23,7 @@ from criu_train.supervisor.feeding import CHECK_THE_DISK
 _IP = (socket.AF_INET, socket.AF_INET6)
 _IPV4, _ANY_PORT = 4, 9
 _NAMED = 5  # peers in a line
+_LINGERING_S, _PAUSE_S = 65.0, 0.2  # TCP_TIMEWAIT_LEN is a minute
 
 
 def reconnect_here(
@@ -31,11 +36,23 @@ def reconnect_here(
     local = [one.address for interface in psutil.net_if_addrs().values() for one in interface if one.family in _IP]
     try:
         original = (snapshot.images / FILES).read_bytes()
-        data = rename(original, pycriu, renamed)
+        data = rearm(rename(original, pycriu, renamed), pycriu)
         found = reconnect(data, pycriu, policy=policy, local=local, reachable=is_reachable)
         return found if found.image is not None or data is original else replace(found, image=data)
     except Exception as error:  # protobuf's own errors differ between its implementations
         raise RestoreFailedError(f"corrupt: {FILES}: {error}", tip=CHECK_THE_DISK) from error
+
+
+async def free_ports(snapshot: Snapshot, pycriu: Path | None) -> None:
+    """What the kernel remembers of killed processes' connections must not keep the snapshot's ports from it.
+
+    Where the kernel can't be told to forget them, this waits until it does by itself.
+    """
+    with contextlib.suppress(OSError):
+        ports = ports_of((snapshot.images / FILES).read_bytes(), pycriu)
+        end = time.monotonic() + _LINGERING_S
+        while ports and await asyncio.to_thread(forget, ports) and time.monotonic() < end:
+            await asyncio.sleep(_PAUSE_S)
 
 
 def is_reachable(address: Address) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import StartJob
 from harness import Job, workload
 
 from criu_train.doctor.preflight import Finding, scan
+
+StartJob = Callable[..., Job]
 
 
 def begin(start_job: StartJob, modes: str, outside: str = "", *options: str) -> Job:

@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import StartJob
 from preflight_trials import (
+    StartJob,
     begin,
     findings,
     goes_on_after_a_restore,
@@ -135,7 +135,7 @@ def test_a_write_lease_blocks_for_a_dump_takes_it_away(start_job: StartJob) -> N
 # -- what is carried -----------------------------------------------------------------------------------------------
 
 HEALTHY = [
-    "harmless-devices+pidfd+moved-poll+fanotify+namespace-file+other-process-files+half-a-pipe",
+    "event-descriptors+harmless-devices+pidfd+moved-poll+fanotify+namespace-file+other-process-files+half-a-pipe",
     "inotify+deleted-file+linked-file+locked-files+read-lease+aio-ring+shared-memory",
     "terminal-inside+shell-in-terminal",
     "packet+raw+netlink-watch+loopback+datagrams+unix-pairs",
