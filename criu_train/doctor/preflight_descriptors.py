@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from criu_train.cell import processes
 from criu_train.criu.command import GHOST_LIMIT
 from criu_train.doctor.preflight_notice import Notice, blocks, fine
 from criu_train.doctor.preflight_tree import FAR_AWAY, Descriptor, Tree
@@ -50,9 +51,9 @@ def look(tree: Tree) -> Iterator[Notice]:
 
 def _anonymous(tree: Tree, one: Descriptor) -> Iterator[Notice]:
     place = tree.place(one)
-    if rule := _RULES.get(one.anonymous):
-        yield from rule(tree, one)
-    if one.anonymous in _CARRIED:
+    if (rule := _RULES.get(one.anonymous)) and (found := list(rule(tree, one))):
+        yield from found
+    elif one.anonymous in _CARRIED:
         yield fine(f"{one.anonymous} descriptors", _WHY_CARRIED)
     elif one.anonymous == "io_uring":
         why = "the queues of io_uring live in the kernel; within `run` nobody gets one"
@@ -67,9 +68,14 @@ def _pidfd(tree: Tree, one: Descriptor) -> Iterator[Notice]:
     pid = int(one.told("Pid") or "-1")
     if one.flags & _THREAD:
         yield blocks("pidfd-thread", "CRIU knows those of processes only", tree.place(one))
-    elif pid > 0 and pid not in tree.by_pid and Path(f"/proc/{pid}").exists():
+    elif pid > 0 and pid not in tree.by_pid and _lives_elsewhere(tree, pid):
         why = "it could not be made again: that process is not in the snapshot"
         yield blocks("pidfd-outside", why, tree.place(one))
+
+
+def _lives_elsewhere(tree: Tree, pid: int) -> bool:
+    """It may have come, or gone, while we looked."""
+    return Path(f"/proc/{pid}").exists() and pid not in processes.tree(tree.root.pid)
 
 
 def _inotify(tree: Tree, one: Descriptor) -> Iterator[Notice]:
@@ -103,7 +109,8 @@ def _eventpoll(tree: Tree, one: Descriptor) -> Iterator[Notice]:
 def _is_watched(poll: Descriptor, number: int, nth: int, held: int) -> bool:
     """Whether ``held`` is what the poll knows by this number; also when the kernel does not tell."""
     slot = struct.pack("=III", poll.number, number, nth)
-    return bool(_libc.syscall(_KCMP, poll.pid, poll.pid, _SAME_WATCHED, held, slot) <= 0)
+    answer = _libc.syscall(_KCMP, poll.pid, poll.pid, _SAME_WATCHED, held, slot)
+    return answer == 0 or (answer < 0 and ctypes.get_errno() != errno.EBADF)
 
 
 def _info_now(one: Descriptor) -> str:
