@@ -82,8 +82,8 @@ class Serving:
             self._connection = connection = self._listener.accept()[0]
             while self._take_request(connection):
                 pass
-        except StoppedError:
-            pass
+        except (StoppedError, ConnectionError):
+            pass  # CRIU has ended, and its log tells why
         except Exception as error:  # whatever it was, no pipe may end early
             self._fail(str(error))
 

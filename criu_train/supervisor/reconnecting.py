@@ -43,15 +43,15 @@ def reconnect_here(
         raise RestoreFailedError(f"corrupt: {FILES}: {error}", tip=CHECK_THE_DISK) from error
 
 
-async def free_ports(snapshot: Snapshot, pycriu: Path | None) -> None:
+async def free_ports(snapshot: Snapshot, reconnected: Reconnected, pycriu: Path | None) -> None:
     """What the kernel remembers of killed processes' connections must not keep the snapshot's ports from it.
 
     Where the kernel can't be told to forget them, this waits until it does by itself.
     """
     with contextlib.suppress(OSError):
-        ports = ports_of((snapshot.images / FILES).read_bytes(), pycriu)
+        ports = ports_of(reconnected.image or (snapshot.images / FILES).read_bytes(), pycriu)
         end = time.monotonic() + _LINGERING_S
-        while ports and await asyncio.to_thread(forget, ports) and time.monotonic() < end:
+        while await asyncio.to_thread(forget, ports) > 0 and time.monotonic() < end:
             await asyncio.sleep(_PAUSE_S)
 
 

@@ -32,7 +32,7 @@ from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
-from criu_train.supervisor.reconnecting import notes_of, reconnect_here
+from criu_train.supervisor.reconnecting import free_ports, notes_of, reconnect_here
 from criu_train.workspace.journal import Journals
 from criu_train.workspace.listing import Listing, read_listing
 from criu_train.workspace.place import settle_in
@@ -163,6 +163,7 @@ class Restorer:
         self, cell: Cell, snapshot: Snapshot, manifest: Manifest, feeder: Feeder, reconnected: Reconnected
     ) -> None:
         replaced = {FILES: reconnected.image} if reconnected.image is not None else {}
+        await free_ports(snapshot, reconnected, self._criu.pycriu)
         async with feeder.images(cell, replaced) as images:
             await self._restore_from(images, cell, snapshot, manifest)
 

@@ -128,3 +128,15 @@ def test_a_training_goes_on_although_its_own_address_is_gone(
     subprocess.run(["ip", "address", "del", f"{passing_address}/32", "dev", "lo"], check=True)
     training.goes_on_to_its_end(job)
     assert f"addresses that can't be used any more, others instead: {passing_address}" in job.said()
+
+
+def test_a_port_that_only_the_kernel_still_keeps_is_taken_back(start_job: StartJob) -> None:
+    job = start_job(workload("serving.py", 400), "--every", "1h")
+    job.wait_for_step(20)
+    job.dump()
+    job.wait_for_progress(5)
+    job.kill_everything()
+    job.start()
+    job.wait_for_restore()
+    assert job.finish() == 0
+    assert job.steps() == 400

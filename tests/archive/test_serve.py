@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +17,7 @@ from criu_client import Restoring
 
 from criu_train.archive.damage import DamagedError
 from criu_train.archive.serve import Serving
+from criu_train.criu import stream
 
 MIB = 1 << 20
 
@@ -88,6 +93,22 @@ def test_a_reader_that_has_enough_is_no_problem(tmp_path: Path) -> None:
         os.close(pipe)
         assert criu.image("inventory.img") == b"small"
         assert served.whole
+    assert problems == []
+
+
+@pytest.mark.parametrize("name", ["inventory.img", "core-1.img"])
+def test_a_criu_that_dies_before_it_has_read_its_answer_is_no_problem(tmp_path: Path, name: str) -> None:
+    problems: list[str] = []
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "inventory.img").write_bytes(b"small")
+    served = Serving(tmp_path / "images", Pages({}), tmp_path, problems.append)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as criu:
+        criu.connect(str(tmp_path / stream.SERVE_SOCKET))
+        body = bytes((0x0A, len(name))) + name.encode()
+        criu.sendall(struct.pack("<I", len(body)) + body)
+        assert select.select([criu], [], [], 10)[0]
+    time.sleep(0.1)  # nothing is to happen
+    served.close()
     assert problems == []
 
 
