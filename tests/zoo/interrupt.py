@@ -38,7 +38,7 @@ def carry(program: Program, place: Path, kills: int) -> Outcome:
         job = Job(place / "job", command, "--every", "1h", *program.options, env={"ZOO_REST": str(program.rest_s)})
         try:
             snapshots = interrupted(job.start(), program, kills)
-            code = job.wait(LIMIT_S)
+            code = job.finish(LIMIT_S)
             assert code == 0, f"exit code {code}\n{job.history()}"
         finally:
             job.kill_everything()
@@ -86,7 +86,7 @@ def refuse(program: Program, place: Path) -> Outcome:
             job.start().wait_for_step(2, deadline_s=LIMIT_S)
             told = job.tell("dump", limit_s=LIMIT_S)
             assert told.code != 0 and program.refused in told.err, told.text
-            assert job.wait(LIMIT_S) == 0, job.history()
+            assert job.finish(LIMIT_S) == 0, job.history()
         finally:
             job.kill_everything()
     compare(program, job, expected)
