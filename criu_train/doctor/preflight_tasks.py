@@ -99,15 +99,22 @@ def _in_the_cell(tree: Tree) -> Iterator[Notice]:
         if outside and tree.root.namespaces.get(kind, outside) != outside:
             what = f"the training has gone into a {name} namespace of its own, away from the cell's"
             yield Notice("blocks", what, _SANDBOX_WHY, _SANDBOX_TIP, str(tree.root))
-    for pid in processes.children(tree.init):
-        if pid != tree.root.pid and _name(pid) not in ("", _CRIU):
-            yield Notice(
-                "warns",
-                "a process has left the training's tree",
-                "its parent has ended (a daemon, a double fork): it is not in the snapshot and does not come back",
-                "start it in the foreground, or outside of the training",
-                f"process {pid}, {_name(pid)}",
-            )
+    for pid in _strays(tree.init, tree.root.pid):
+        yield Notice(
+            "warns",
+            "a process has left the training's tree",
+            "its parent has ended (a daemon, a double fork): it is not in the snapshot and does not come back",
+            "start it in the foreground, or outside of the training",
+            f"process {pid}, {_name(pid)}",
+        )
+
+
+def _strays(init: int, root: int) -> list[int]:
+    """Those that are still there a moment later: many a process only outlives its parent by that."""
+    strays = [pid for pid in processes.children(init) if pid != root and _name(pid) != _CRIU]
+    if strays:
+        time.sleep(_A_MOMENT_S)
+    return [pid for pid in strays if _state(pid) not in ("", "Z")]
 
 
 def _busy(tree: Tree) -> Iterator[Notice]:
