@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 STEPS = 160
 
 
-def training(start_method: str = "fork") -> tuple[str, ...]:
-    return ("python3", "/app/train.py", str(STEPS), "0.03", start_method)
+def training(start_method: str = "fork", steps: int = STEPS) -> tuple[str, ...]:
+    return ("python3", "/app/train.py", str(steps), "0.03", start_method)
 
 
 def run(command: tuple[str, ...]) -> tuple[str, ...]:

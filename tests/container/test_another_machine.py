@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from containers import Bind
-from harness import contents
-from runs import assert_as_if_nothing_happened, run, snapshots, training, wait_for_snapshot
+from harness import contents, until
+from runs import assert_as_if_nothing_happened, run, snapshots, training
 
 from criu_train.workspace.elf import build_id
 
@@ -24,10 +24,13 @@ pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(420)]
 pytest_plugins = ("container_fixtures",)
 
 
+TRAINING = training("forkserver", 400)
+
+
 def stopped(make: MakeContainer, work: Path) -> None:
     """A run in /work, ended by ``docker stop`` with a snapshot of its last moment."""
-    first = make(work).start(*run(training("forkserver")))
-    wait_for_snapshot(first, work / ".criu-train")
+    first, metrics = make(work).start(*run(TRAINING)), work / "metrics.jsonl"
+    until(lambda: metrics.exists() and metrics.stat().st_size > 400, "progress")
     assert first.stop() == 143, first.said()
 
 
@@ -43,10 +46,10 @@ def test_a_run_moves_to_another_machine_by_export_and_import(
     code, said = container(there).run("snapshot", "import", "exported")
     assert code == 0, said
     shutil.rmtree(there / "exported")
-    code, said = container(there).run(*run(training("forkserver")))
+    code, said = container(there).run(*run(TRAINING))
     assert code == 0, said
     assert "cold start" not in said
-    expected = left_alone(training("forkserver"))
+    expected = left_alone(TRAINING)
     assert contents(there) == expected.contents
     assert (there / ".criu-train/output.log").read_text() == expected.output
 
@@ -57,14 +60,14 @@ def test_a_directory_that_is_mounted_elsewhere_is_refused_and_goes_on_after_the_
     work = place / "work"
     stopped(container, work)
     elsewhere = {"binds": [Bind(work, "/data")], "workdir": "/data"}
-    code, said = container(**elsewhere).run(*run(training("forkserver")))
+    code, said = container(**elsewhere).run(*run(TRAINING))
     assert code == 125, said
     assert "mkdir -p /work && mount --bind /data /work && cd /work" in " ".join(said.split())
     line = "mkdir -p /work && mount --bind /data /work && cd /work && exec criu-train"
-    command = f"{line} {shlex.join(run(training('forkserver')))}"
+    command = f"{line} {shlex.join(run(TRAINING))}"
     code, said = container(**elsewhere).run(entrypoint=("tini", "--", "sh", "-c", command))
     assert code == 0, said
-    assert_as_if_nothing_happened(work, left_alone(training("forkserver")))
+    assert_as_if_nothing_happened(work, left_alone(TRAINING))
 
 
 def test_an_image_with_another_build_of_python_is_refused_before_anything_is_touched(
@@ -81,7 +84,7 @@ def test_an_image_with_another_build_of_python_is_refused_before_anything_is_tou
     other.write_bytes(original.read_bytes().replace(bytes.fromhex(build), bytes(len(build) // 2)))
     other.chmod(0o755)
     made = container(binds=[Bind(work, "/work"), Bind(other, python, "ro")], workdir="/work")
-    first, *rest = run(training("forkserver"))
+    first, *rest = run(TRAINING)
     code, said = made.run(first, "--on-restore-failure", "fail", *rest)
     assert code == 125, said
     assert f"{python} was replaced by another build" in " ".join(said.replace("│", " ").split())
