@@ -14,7 +14,7 @@ from pathlib import Path
 
 from criu_train.cell import processes
 from criu_train.criu.command import GHOST_LIMIT
-from criu_train.doctor.preflight_notice import Notice, blocks, fine
+from criu_train.doctor.preflight_notice import Notice, blocks, fine, io_uring
 from criu_train.doctor.preflight_tree import FAR_AWAY, Descriptor, Tree
 
 _CARRIED = frozenset(("eventfd", "eventpoll", "signalfd", "timerfd", "inotify", "fanotify", "pidfd"))
@@ -56,8 +56,7 @@ def _anonymous(tree: Tree, one: Descriptor) -> Iterator[Notice]:
     elif one.anonymous in _CARRIED:
         yield fine(f"{one.anonymous} descriptors", _WHY_CARRIED)
     elif one.anonymous == "io_uring":
-        why = "the queues of io_uring live in the kernel; within `run` nobody gets one"
-        yield blocks("io-uring", why, place)
+        yield io_uring(place, in_a_cell=tree.init is not None)
     elif one.anonymous == "userfaultfd":
         yield blocks("userfaultfd", "memory that another thread fills in on demand", place)
     else:

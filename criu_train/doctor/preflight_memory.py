@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from criu_train.cell.processes import dumpable_bytes
-from criu_train.doctor.preflight_notice import Notice, blocks, fine
+from criu_train.doctor.preflight_notice import Notice, blocks, fine, io_uring
 from criu_train.doctor.preflight_tree import Task, Tree
 from criu_train.units import format_size
 
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def look(tree: Tree) -> Iterator[Notice]:
     for task in tree.tasks:
         for path in _mapped(task):
-            yield from _mapping(task, path)
+            yield from _mapping(tree, task, path)
     yield from _left_out(tree)
     yield from _room(tree)
 
@@ -37,7 +37,7 @@ def _mapped(task: Task) -> set[str]:
     return set()
 
 
-def _mapping(task: Task, path: str) -> Iterator[Notice]:
+def _mapping(tree: Tree, task: Task, path: str) -> Iterator[Notice]:
     place = str(task)
     name = path.removesuffix(" (deleted)")
     if _GPU.match(name):
@@ -48,7 +48,7 @@ def _mapping(task: Task, path: str) -> Iterator[Notice]:
     elif name == "[uprobes]":
         yield blocks("probed", "a probe is a mapping that the kernel has put in", place, task.pid)
     elif name.startswith("anon_inode:") and "io_uring" in name:
-        yield blocks("io-uring", "its queues live in the kernel; within `run` nobody gets one", place)
+        yield io_uring(place, in_a_cell=tree.init is not None)
     elif name.startswith(("anon_inode:", "/dmabuf:")) or name == "/secretmem":
         yield blocks("strange-mapping", _WHY_NO_FILE, place, name.lstrip("/"))
     elif name == path and name.startswith("/dev/") and _is_device(task, name):

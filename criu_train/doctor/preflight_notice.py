@@ -33,3 +33,16 @@ def blocks(name: str, why: str, place: str, *blanks: object) -> Notice:
     """What a dump would fail with, in the words in which it would be explained (a row of ``criu/failures.py``)."""
     failure = _BY_NAME[name]
     return Notice("blocks", failure.what.format(*blanks), why, failure.tip.format(*blanks), place)
+
+
+def io_uring(place: str, *, in_a_cell: bool) -> Notice:
+    """A ring. Outside of a cell it tells only what will be different within ``run``."""
+    if in_a_cell:
+        return blocks("io-uring", "the queues of io_uring live in the kernel; this one was handed in", place)
+    return Notice(
+        "warns",
+        "a task uses io_uring, which nobody gets within `run`",
+        "its queues live in the kernel and CRIU can't read them; libraries do without it when it is refused",
+        "try it out as `run` would start it: `criu-train doctor -- COMMAND`",
+        place,
+    )

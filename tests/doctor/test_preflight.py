@@ -169,6 +169,19 @@ def test_streams_of_a_shell_are_fine_since_a_run_gives_others(place: Path) -> No
         os.close(slave)
 
 
+@pytest.mark.parametrize(("init", "level"), [(None, "warns"), (1, "blocks")])
+def test_a_ring_blocks_only_where_nobody_should_have_got_one(init: int | None, level: str) -> None:
+    tree = read_tree(os.getpid())
+    assert tree is not None
+    tree = replace(tree, init=init)
+    ring = Descriptor(tree.root.pid, 3, "anon_inode:[io_uring]", "", None)
+    for notices in (
+        preflight_descriptors._anonymous(tree, ring),
+        preflight_memory._mapping(tree, tree.root, ring.link),
+    ):
+        assert [notice.level for notice in notices] == [level]
+
+
 @pytest.mark.parametrize("program", [["locked-files"]], indirect=True)
 def test_files_of_another_machine_are_told_and_never_asked_for_their_status(program: Program) -> None:
     tree = read_tree(program.pid)
@@ -204,7 +217,7 @@ def test_a_graphics_card_blocks(program: Program, link: str) -> None:
 def test_mappings_that_are_more_than_memory_block(path: str, told: str) -> None:
     tree = read_tree(os.getpid())
     assert tree is not None
-    (notice,) = preflight_memory._mapping(tree.root, path)
+    (notice,) = preflight_memory._mapping(tree, tree.root, path)
     assert notice.level == "blocks"
     assert told in notice.what
 
@@ -215,7 +228,7 @@ def test_mappings_that_are_more_than_memory_block(path: str, told: str) -> None:
 def test_mappings_of_memory_and_files_have_nothing_to_tell(path: str) -> None:
     tree = read_tree(os.getpid())
     assert tree is not None
-    assert list(preflight_memory._mapping(tree.root, path)) == []
+    assert list(preflight_memory._mapping(tree, tree.root, path)) == []
 
 
 def test_the_same_thing_at_many_places_is_told_once_the_worst_first() -> None:
