@@ -90,16 +90,16 @@ def test_under_a_bind_mount_whose_source_is_seen_too_a_killed_run_goes_on(
     undisturbed: Reference, place: Path, nothing_stays_behind: None, name: str
 ) -> None:
     """Whichever of its two names the store is called by."""
-    command = workload("files.py", "--steps", 300, "--delay", 0.03)
+    command = workload("files.py", "--steps", 200, "--delay", 0.15)
     job = Job(place / "job", command)
     (job.place / "bound").mkdir()
     bound = after(f"mount --bind {job.work} {job.place}/bound && cd {job.place}/bound")
     inside = Job(job.place, command, store=job.place / name / ".criu-train")
     job.env = inside.env
     with started_in(bound, inside):
-        job.wait_for_step(30)
+        job.wait_for_step(25)
         job.dump()
-        job.wait_for_progress(25)
+        job.wait_for_progress(22)
         job.kill_everything()
     told = run_on(inside, bound)
     assert told.code == 0, told.text
