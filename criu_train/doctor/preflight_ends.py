@@ -98,7 +98,8 @@ def _sockets(tree: Tree, held: list[Descriptor]) -> Iterator[Notice]:
     yield from _tcp(tree, {inode: one for inode, one in first.items() if kinds[inode] in _TCP})
     for inode, kind in kinds.items():
         if kind in _CARRIED:
-            yield fine(f"{kind} sockets", "CRIU makes them anew; a snapshot that lacks datagrams that were on their way says so")
+            why = "CRIU makes them anew; a snapshot that lacks datagrams that were on their way says so"
+            yield fine(f"{kind} sockets", why)
         elif kind == "MPTCP":
             why = "CRIU knows TCP, UDP, UDP-Lite and raw sockets"
             yield blocks("protocol", why, tree.place(first[inode]), 262)
