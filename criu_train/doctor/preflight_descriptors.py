@@ -169,10 +169,10 @@ def _file(tree: Tree, one: Descriptor) -> Iterator[Notice]:
     mount = tree.mounts.get(one.mount)
     if re.search(r"^lock:.* LEASE .* WRITE ", one.info, re.MULTILINE):
         yield Notice(
-            "blocks",
+            "warns",
             "a task holds a write lease on a file",
-            "who copies the file takes the lease away by a signal (SIGIO, which ends those that don't expect it), and "
-            "a dump copies the files that the training writes",
+            "who opens the file takes the lease away by a signal (SIGIO, which ends those that don't expect it): a "
+            "dump leaves it alone, and a restore finds the bytes that lie there then",
             "use a lock (flock) instead",
             tree.place(one),
         )

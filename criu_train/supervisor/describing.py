@@ -71,7 +71,7 @@ def notes_of(
 
     ``unread``: what else is not in it, in words.
     """
-    notes = [f"not saved, too large: {path}" for path in listing.unsaved]
+    notes = [f"not saved (too large, or under a write lease): {path}" for path in listing.unsaved]
     if spilled_bytes:
         notes.append(
             f"{format_size(spilled_bytes)} did not fit into memory and went to the disk while the training stood still "

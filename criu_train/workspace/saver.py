@@ -14,6 +14,7 @@ from criu_train.errors import DumpFailedError
 from criu_train.workspace.blobs import BlobWriter, is_sound, open_to_read
 from criu_train.workspace.catalog import Node
 from criu_train.workspace.journal import boot_id
+from criu_train.workspace.leases import write_leases
 from criu_train.workspace.listing import SETTLED_NS, Listing, Part, identity
 from criu_train.workspace.policy import WorkspacePolicy
 from criu_train.workspace.reflink import clone
@@ -62,6 +63,7 @@ class Saver:
         self._append_only = frozenset(policy.include)
         self._checked: dict[str, int] = {}  # blobs of the newest snapshot, and at which dump they were last read
         self._rotten: set[int] = set()
+        self._leased: frozenset[tuple[int, int]] = frozenset()
         self._dumps = 0
 
     def begin(self, blobs: Path) -> None:
@@ -70,8 +72,13 @@ class Saver:
             os.close(later.fd)
         self._later.clear()
         self._blobs = blobs
+        self.look_for_leases()
         self._check_some()
         self._writer = BlobWriter(blobs, self._sources, self._rotten)
+
+    def look_for_leases(self) -> None:
+        """Files that must not be opened from now on."""
+        self._leased = write_leases()
 
     def save_all(self, nodes: Iterable[Node]) -> None:
         """While the tree runs: everything within the limits; files that vanish meanwhile are passed over."""
@@ -97,7 +104,9 @@ class Saver:
         size = node.info.st_size
         if node.bare or (node.role == "bystander" and size > self._policy.bystander_file_limit):
             return
-        if self._is_too_large(node.path, size):
+        if self._is_leased(node.info):
+            node.parts = None
+        elif self._is_too_large(node.path, size):
             node.parts = None
             if self._hold and node.role == "workspace":
                 node.held_as = self._hold_name(node.path)
@@ -161,6 +170,9 @@ class Saver:
     def _is_too_large(self, path: str, size: int) -> bool:
         return size > self._policy.file_limit and path not in self._append_only
 
+    def _is_leased(self, info: os.stat_result) -> bool:
+        return (info.st_dev, info.st_ino) in self._leased
+
     def _check_some(self) -> None:
         """Read again the blobs that have not been read for longest; those that are rotten are not linked any more."""
         source, room = next(iter(self._sources), None), _CHECK_BYTES
@@ -182,7 +194,7 @@ class Saver:
     def _save(self, node: Node, *, grown: bool = False) -> None:
         """Read the file, write what is new of it."""
         node.parts = None
-        if self._is_too_large(node.path, node.info.st_size):
+        if self._is_too_large(node.path, node.info.st_size) or self._is_leased(node.info):
             return
         known = self._known(node)
         if known is not None and self._writer.link(known.parts):

@@ -5,8 +5,9 @@ copies only what changed in between; ``finish`` when it runs again. What a dump 
 whatever can't be linked any more is saved again.
 
 Guarantee: the listing is the workspace exactly as of ``cut``, or ``finish`` raises. Limits: files larger than the limit
-are named in ``unsaved``; of bystanders beyond their limits only size and times are kept; extended attributes are not
-kept; files that the tree changes outside of the roots for the first time after the cut are not known before.
+and those under a write lease are named in ``unsaved``; of bystanders beyond their limits only size and times are kept;
+extended attributes are not kept; files that the tree changes outside of the roots for the first time after the cut are
+not known before.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Tracker:
         """
         self._cut_ns = time.time_ns()
         opened = look(pids, thoroughly=False)
+        self._saver.look_for_leases()
         for node in self._catalog.update(opened, self._saver.unsettled):
             try:
                 self._saver.save_frozen(node, opened.written, self._cut_ns)

@@ -125,11 +125,13 @@ def test_a_pipe_to_a_program_outside_blocks_for_it_comes_back_without_its_other_
     assert "the pipe has no other end any more" in job.output()
 
 
-def test_a_write_lease_blocks_for_a_dump_takes_it_away(start_job: StartJob) -> None:
+def test_a_file_under_a_write_lease_is_left_alone_and_named(start_job: StartJob) -> None:
     job = begin(start_job, "write-lease", "", "--max-restarts", "0")
-    assert "a write lease" in whats(findings(job, "blocks"))
-    assert job.tell("dump").code == 125
-    assert "killed by SIGIO" in job.said()
+    assert "a write lease" in whats(findings(job, "warns"))
+    goes_on_after_a_restore(job)
+    job.dump()
+    job.wait_for_progress(3)
+    assert "under a write lease): " + str(job.work / "leased") in job.said().replace("\n", "")
 
 
 # -- what is carried -----------------------------------------------------------------------------------------------
