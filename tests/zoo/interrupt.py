@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,50 +13,47 @@ from harness import Job, Undisturbed, run_undisturbed
 
 from zoo.program import Program
 
+KILLS = 2  # and one end by SIGTERM
 LIMIT_S = 240.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it went. ``reason``: why it is not carried, in a line; empty where it is."""
+    """How it went, in words of the table, and the largest of all its snapshots. ``frozen_time_us``: the longest."""
 
-    program: Program
-    kills: int
-    reason: str
+    verdict: str
     tasks: int = 0
     memory_bytes: int = 0
     stored_bytes: int = 0
-    frozen_time_us: int = 0  # the longest of all its dumps
-    seconds: float = 0.0  # of the undisturbed run
+    frozen_time_us: int = 0
 
 
-def carry(program: Program, place: Path, kills: int) -> Outcome:
-    """Killed so many times, ended by SIGTERM once, and compared; AssertionError where any of it goes wrong."""
+def carry(program: Program, place: Path) -> Outcome:
+    """Killed, ended by SIGTERM, and compared; AssertionError where any of it goes wrong, or preflight was wrong."""
     expected = left_alone(program, place)
     with beside(program, place) as command:
         job = Job(place / "job", command, "--every", "1h", *program.options, env={"ZOO_REST": str(program.rest_s)})
         try:
-            snapshots = interrupted(job.start(), program, kills)
+            snapshots = interrupted(job.start(), program)
             code = job.finish(LIMIT_S)
             assert code == 0, f"exit code {code}\n{job.history()}"
         finally:
             job.kill_everything()
     compare(program, job, expected)
+    assert foreseen(job) == [], "preflight warned of what was carried"
+    options = " ".join(program.options)
     return Outcome(
-        program,
-        kills,
-        "",
+        f"carried bit for bit{f', with `{options}`' if options else ''}",
         tasks=max(one["tasks"] for one in snapshots),
         memory_bytes=max(one["memory_bytes"] for one in snapshots),
         stored_bytes=max(one["stored_bytes"] for one in snapshots),
         frozen_time_us=max(one["frozen_time_us"] or 0 for one in snapshots),  # none for one that ends the training
-        seconds=expected.seconds,
     )
 
 
-def interrupted(job: Job, program: Program, kills: int) -> list[dict[str, object]]:
+def interrupted(job: Job, program: Program) -> list[dict[str, object]]:
     """Leaves the job restored after its last interruption; all snapshots that were taken, as they are listed."""
-    moments = [program.lines * (number + 1) // (kills + 3) for number in range(kills + 1)]
+    moments = [program.lines * (number + 1) // (KILLS + 3) for number in range(KILLS + 1)]
     for moment in moments[:-1]:
         job.wait_for_step(max(moment, 1), deadline_s=LIMIT_S)
         job.dump()
@@ -71,7 +67,7 @@ def interrupted(job: Job, program: Program, kills: int) -> list[dict[str, object
     code = job.wait(LIMIT_S)
     assert code == 143, f"exit code {code} after SIGTERM\n{job.history()}"
     snapshots = job.complete()
-    assert len(snapshots) == kills + 1, job.history()
+    assert len(snapshots) == KILLS + 1, job.history()
     job.start()
     job.wait_for_restore(LIMIT_S)
     return snapshots
@@ -86,11 +82,18 @@ def refuse(program: Program, place: Path) -> Outcome:
             job.start().wait_for_step(2, deadline_s=LIMIT_S)
             told = job.tell("dump", limit_s=LIMIT_S)
             assert told.code != 0 and program.refused in told.err, told.text
+            assert foreseen(job) != [], "preflight knew nothing of it"
             assert job.finish(LIMIT_S) == 0, job.history()
         finally:
             job.kill_everything()
     compare(program, job, expected)
-    return Outcome(program, 0, told.err.splitlines()[0], seconds=expected.seconds)
+    return Outcome(f"refused: {told.err.splitlines()[0].removeprefix('error: ')}")
+
+
+def foreseen(job: Job) -> list[str]:
+    """What the job was told, before its first dump, that a snapshot of it would not carry."""
+    told = [event for event in job.events() if event["event"] == "preflight"]
+    return [event["what"] for event in told if event["level"] == "blocks"]
 
 
 def left_alone(program: Program, place: Path) -> Undisturbed:
@@ -134,12 +137,3 @@ def beside(program: Program, place: Path) -> Iterator[list[str]]:
             yield [word.replace("{port}", port) for word in program.command]
         finally:
             server.kill()
-
-
-def tried(program: Program, place: Path, kills: int) -> Outcome:
-    """How the program fares, whatever comes of it."""
-    try:
-        return refuse(program, place) if program.refused else carry(program, place, kills)
-    except (AssertionError, subprocess.SubprocessError) as error:
-        print(f"{program.name}: {error}", file=sys.stderr)
-        return Outcome(program, kills, (str(error) or type(error).__name__).splitlines()[0])
