@@ -98,6 +98,14 @@ PROGRAMS: tuple[Program, ...] = (
         rest_s=0.3,
     ),
     Program(
+        name="node-fork",
+        what="Node.js with forked processes, their channels and a unix socket",
+        family=FAMILY,
+        command=("node", str(HOME / "cluster.mjs"), "100"),
+        lines=100,
+        rest_s=0.3,
+    ),
+    Program(
         name="java",
         what="JVM with a thread pool and the parallel collector, compiled by the same command",
         family=FAMILY,
@@ -113,8 +121,8 @@ PROGRAMS: tuple[Program, ...] = (
         what="Perl, its data from a pipe",
         family=FAMILY,
         command=script(
-            '$PYTHON -c \'import sklearn.datasets as s; s.load_iris(as_frame=True).frame.to_csv("/dev/stdout", '
-            "header=False, index=False)' | perl $ZOO/perceptron.pl 100"
+            "$PYTHON -c 'import sys, numpy as n, sklearn.datasets as s; n.savetxt(sys.stdout, "
+            'n.c_[s.load_iris(return_X_y=True)], "%g", ",")\' | perl $ZOO/perceptron.pl 100'
         ),
         lines=100,
         rest_s=0.3,
@@ -133,6 +141,6 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=python("service.py", 100),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
 )

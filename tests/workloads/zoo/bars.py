@@ -10,11 +10,11 @@ from softmax import Softmax
 from tqdm import tqdm
 
 EPOCH = 20
-FORMAT = "{desc}: {n_fmt}/{total_fmt} |{bar}|{postfix}"  # without times
+LOOK = {"bar_format": "{desc}: {n_fmt}/{total_fmt} |{bar}|{postfix}", "mininterval": 0, "miniters": 1}  # no times
 
 model = Softmax()
-for epoch in tqdm(range(int(sys.argv[1]) // EPOCH), desc="epochs", bar_format=FORMAT):
-    with tqdm(total=EPOCH, desc=f"epoch {epoch}", leave=False, bar_format=FORMAT, mininterval=0) as bar:
+for epoch in tqdm(range(int(sys.argv[1]) // EPOCH), desc="epochs", **LOOK):
+    with tqdm(total=EPOCH, desc=f"epoch {epoch}", leave=False, **LOOK) as bar:
         for number in range(EPOCH):
             loss = model.step()
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)

@@ -17,7 +17,7 @@ parser.add_argument("--out", type=Path, required=True)
 parser.add_argument("--log", help="the model whose progress counts")
 arguments = parser.parse_args()
 
-rows = np.loadtxt("diabetes.csv", delimiter=",", skiprows=1)
+rows = np.loadtxt("diabetes.txt")
 features, target = rows[:, :-1] / rows[:, :-1].std(axis=0), rows[:, -1] - rows[:, -1].mean()
 weights, penalty = np.zeros(features.shape[1]), 0.1 if arguments.model == "ridge" else 0.0
 for step in range(arguments.steps):

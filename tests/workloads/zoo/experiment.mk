@@ -4,14 +4,14 @@ STEPS ?= 80
 
 all: table.txt
 
-diabetes.csv:
-	$(PYTHON) -c 'import sklearn.datasets as s; s.load_diabetes(as_frame=True).frame.to_csv("$@", index=False)'
+diabetes.txt:
+	$(PYTHON) -c 'import numpy as n, sklearn.datasets as s; n.savetxt("$@", n.c_[s.load_diabetes(return_X_y=True)])'
 
-linear/weights.txt: diabetes.csv
+linear/weights.txt: diabetes.txt
 	mkdir -p linear
 	$(PYTHON) $(HERE)diabetes.py linear $(STEPS) --out linear
 
-ridge/weights.txt: diabetes.csv
+ridge/weights.txt: diabetes.txt
 	mkdir -p ridge
 	$(PYTHON) $(HERE)diabetes.py ridge $(STEPS) --out ridge --log metrics.jsonl
 
