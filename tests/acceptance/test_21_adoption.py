@@ -171,7 +171,7 @@ def test_a_training_that_is_to_stop_with_its_supervisor_is_told_so_and_ends(star
 
 @pytest.mark.torch
 def test_ddp_goes_on_through_the_loss_of_supervisors(start_job: StartJob, undisturbed: Reference) -> None:
-    command = torchrun("--steps", 700, "--delay", 0.03)
+    command = torchrun("--steps", 2000, "--delay", 0.03)
     job = start_job(command, "--every", "1h")
     job.wait_for_step(10, "rank1.jsonl")
     for _ in range(3):
