@@ -66,6 +66,11 @@ def utc_now_iso() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def seconds_until(iso: str) -> float:
+    """From now until a time in ISO 8601; 0 when it is past."""
+    return max(0.0, (datetime.fromisoformat(iso) - datetime.now(UTC)).total_seconds())
+
+
 def ago(iso: str, *, now: datetime | None = None) -> str:
     """How far a time lies from now: ``just now``, ``3 minutes ago``, ``in 2 hours`` (a clock that was set back)."""
     passed = ((now or datetime.now(UTC)) - datetime.fromisoformat(iso)).total_seconds()

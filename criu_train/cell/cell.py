@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from criu_train.cell import processes
+from criu_train.cell.cut_answer import AtCut, CutAnswer
+from criu_train.cell.door import knock
 from criu_train.cell.init_process import InitProcess, tip_for
 from criu_train.cell.link import Link, Message, first_of, one
-from criu_train.cell.records import CellLostError, CellSpec, CriuExit, Cut, Ended, not_runnable
+from criu_train.cell.records import CellLostError, CellSpec, CriuExit, Ended, not_runnable
 from criu_train.cell.wire import Wire
 from criu_train.errors import EnvironmentUnfitError
 
@@ -23,11 +25,8 @@ from criu_train.errors import EnvironmentUnfitError
 _HELLO_S = _ENDING_S = 10.0
 # And for what may have to wait behind many events of the watch.
 _ANSWERS_S = 30.0
-# What a cut gets that is still at work when its CRIU, or the cell, has ended.
-_CUT_SETTLES_S = 5.0
 
 Size = os.terminal_size
-AtCut = Callable[[Cut], Awaitable[bool]]
 
 
 class Cell:
@@ -39,11 +38,10 @@ class Cell:
     def __init__(self, init: InitProcess, wire: Wire, journal: Path) -> None:
         self.journal = journal
         self._init = init
+        self._cut = CutAnswer(lambda go: self._link.send("answer", go=go))
         self._link = Link(
-            wire, {"cut": self._on_cut, "criu_started": self._on_criu_started, "ended": self._on_ended}, self._on_loss
+            wire, {"cut": self._cut.ask, "criu_started": self._on_criu_started, "ended": self._on_ended}, self._on_loss
         )
-        self._at_cut: AtCut | None = None
-        self._cut_task: asyncio.Task[None] | None = None
         self._criu_pid_in_cell = 0
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self.root_pid = self.root_pid_in_cell = 0
@@ -57,7 +55,7 @@ class Cell:
         Takes as long as it takes to look through the directories that are to be watched.
         """
         try:
-            init, wire = await InitProcess.start(spec)
+            init, wire, door_fd = await InitProcess.start(spec)
         except OSError as error:
             raise EnvironmentUnfitError(
                 f"the cell could not be started: {error.strerror} ({error.filename or 'fork'})",
@@ -65,7 +63,7 @@ class Cell:
             ) from error
         cell = cls(init, wire, spec.journal)
         try:
-            await cell._begin(spec)
+            await cell._begin(spec.settings(door_fd))
         except CellLostError as error:
             await cell.kill()
             why = f": {said}" if (said := init.last_words()) else ""
@@ -78,9 +76,9 @@ class Cell:
             raise
         return cell
 
-    async def _begin(self, spec: CellSpec) -> None:
+    async def _begin(self, settings: Message) -> None:
         hello, watching, failed = map(self._link.expect, ("hello", "watching", "failed"))
-        self._link.send("settings", **spec.settings())
+        self._link.send("settings", **settings)
         if await first_of(hello, failed, limit_s=_HELLO_S) == 0:
             self._init.identify()
             await first_of(watching, failed)
@@ -89,8 +87,28 @@ class Cell:
                 f"the cell could not begin: {failed.result()['text']}",
                 tip="see that the store's disk has room and can be written to",
             )
-        told = watching.result()
-        self.watch_problem = None if told["available"] else str(told["reason"])
+        self._take_watch(watching.result())
+
+    @classmethod
+    async def rejoin(cls, init_pid: int, door: Path, log: Path, *, limit_s: float) -> tuple[Cell, int, Message] | None:
+        """A cell whose supervisor is gone, the store's lock as a descriptor, and the facts of the cell's ``spec``.
+
+        None when it lets nobody in; see ``door.knock``. Raises OSError and CellLostError when it is gone.
+        """
+        if (admitted := await knock(door, limit_s)) is None:
+            return None
+        wire, lock_fd = admitted
+        cell = cls(InitProcess.found(init_pid, log), wire, Path())
+        try:
+            here = await one(cell._link.expect("here"), _ANSWERS_S)
+        except BaseException:
+            os.close(lock_fd)
+            cell.forget()
+            raise
+        cell.journal, cell.terminal = Path(here["journal"]), here["terminal"]
+        cell._take_watch(here)
+        cell._take_root(here["root"])
+        return cell, lock_fd, here["facts"]
 
     @property
     def init_pid(self) -> int:
@@ -149,8 +167,8 @@ class Cell:
         the cell) it is cancelled and left behind, and a thread that it waits for may then still be at work. A CRIU that
         could not even be started is a CriuExit with a ``problem``.
         """
-        self._at_cut = at_cut
         ended = self._link.expect("criu_ended")
+        self._cut.begin(at_cut)
         try:
             self._link.send(
                 "criu",
@@ -163,7 +181,7 @@ class Cell:
             )
             message = await ended
         finally:
-            await self._settle_cut()
+            await self._cut.settle()
         return CriuExit(**message)
 
     async def release(self) -> None:
@@ -206,7 +224,7 @@ class Cell:
         with contextlib.suppress(CellLostError):
             self._link.send("bye")
         if await self._init.gone(_ENDING_S):
-            self._forget()
+            self.forget()
         else:
             await self.kill()
 
@@ -217,42 +235,16 @@ class Cell:
         """
         self._init.kill()
         await self._init.gone(_ENDING_S)
-        self._forget()
+        self.forget()
 
     def kill_now(self) -> None:
         """End the cell and everything in it without waiting; whoever waits for an answer raises CellLostError."""
         self._init.kill()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Let go of it; if it lives, it lives on without a supervisor."""
         self._link.lose()
         self._init.forget()
-
-    # --- the cut ------------------------------------------------------------------------------------------------
-
-    def _on_cut(self, message: Message) -> None:
-        self._cut_task = asyncio.get_running_loop().create_task(self._answer_cut(Cut(**message)))
-
-    async def _answer_cut(self, cut: Cut) -> None:
-        go = False
-        try:
-            go = self._at_cut is not None and await self._at_cut(cut)
-        finally:
-            # An answer that comes too late must not be taken for one to the next dump's question.
-            if asyncio.current_task() is self._cut_task:
-                with contextlib.suppress(CellLostError):
-                    self._link.send("answer", go=go)
-
-    async def _settle_cut(self) -> None:
-        task = self._cut_task
-        if task is not None:
-            await asyncio.wait((task,), timeout=_CUT_SETTLES_S)
-        self._cut_task = self._at_cut = None
-        if task is None:
-            return
-        if task.done():
-            task.result()
-        else:
-            task.cancel()
 
     # --- news ---------------------------------------------------------------------------------------------------
 
@@ -267,6 +259,9 @@ class Cell:
     def _on_loss(self) -> None:
         if not self.ended.done():
             self.ended.set_result(Ended(code=-9, cell_lost=True))
+
+    def _take_watch(self, told: Message) -> None:
+        self.watch_problem = None if told["available"] else str(told["reason"])
 
     def _take_root(self, pid_in_cell: int) -> None:
         self.root_pid_in_cell, self.root_pid = pid_in_cell, self._host_pid(pid_in_cell)

@@ -2,7 +2,7 @@
 
 It must outlive the supervisor and stay small, so: the standard library only, one selector loop, no threads. When the
 supervisor goes away, init keeps the store's lock and the training; a CRIU that asks for the cut is then told "no",
-so that it fails by itself and the tree goes on.
+so that it fails by itself and the tree goes on. The next supervisor comes through the door (see ``channel``).
 
 Init's end is the training's end. So whatever goes wrong once it serves (no memory, no descriptors, no disk) is written
 to stderr, answered if it was asked for, and survived.
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from criu_train.cell.channel import Channel
 from criu_train.cell.criu_child import CriuChild
 from criu_train.cell.guard import Guard, describe
 from criu_train.cell.hold import Held
@@ -34,11 +35,19 @@ _HEARTBEAT_S = 0.25
 
 
 class Init:
-    """The loop. ``settings``: cell_file, facts, journal, roots, exclude, include."""
+    """The loop. ``settings``: see ``records.CellSpec``."""
 
     def __init__(self, wire: Wire, settings: dict[str, Any]) -> None:
-        self._wire: Wire | None = wire
+        self._settings = settings
         self._selector = selectors.DefaultSelector()
+        self._channel = Channel(
+            self._selector,
+            wire,
+            door=socket.socket(fileno=settings["door_fd"]),
+            lock_fd=settings["lock_fd"],
+            on_message=self._on_message,
+            on_loss=self._supervisor_gone,
+        )
         self._root = RootTask(settings["cell_file"], settings["facts"])
         self._criu: CriuChild | None = None
         self._held = Held()
@@ -46,6 +55,7 @@ class Init:
         self._terminal: Terminal | None = None
         self._following = False
         self._beat_at = 0.0
+        self._stop_at: float | None = None
         self._done = False
         self._watch = Watch(
             settings["journal"], settings["roots"], exclude=settings["exclude"], include=settings["include"]
@@ -60,12 +70,11 @@ class Init:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._reap(wakeup))
-        assert self._wire is not None
-        self._selector.register(self._wire, selectors.EVENT_READ, self._on_message)
-        self._tell("hello")
+        self._channel.tell("hello")
         self._watch.arm()
         self._follow_files(True)
-        self._tell("watching", available=self._watch.available, reason=self._watch.reason)
+        self._channel.tell("watching", available=self._watch.available, reason=self._watch.reason)
+        self._channel.open_door(self._on_knock)
 
     def serve(self) -> None:
         """Serve until the training has ended and the supervisor has taken note, or is gone."""
@@ -80,6 +89,8 @@ class Init:
                 if self._criu.ask_fd >= 0:
                     self._guard.attempt(self._held.sockets.look, self._criu.pid)
             self._guard.attempt(self._held.check)
+            if self._stop_at is not None and time.monotonic() >= self._stop_at:
+                self._done = True
 
     def _follow_files(self, follow: bool) -> None:
         """Not while CRIU is at work: it writes many files, and the frozen tree waits for us. Nothing gets lost."""
@@ -98,19 +109,11 @@ class Init:
             wait = min(wait, self._criu.deadline - now, LOOK_EVERY_S if self._criu.ask_fd >= 0 else wait)
         return max(0.0, wait)
 
-    def _tell(self, kind: str, **fields: Any) -> None:
-        if self._wire is not None:
-            try:
-                self._wire.send(kind, **fields)
-            except OSError:
-                self._supervisor_gone()
-
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _on_message(self) -> None:
-        message = self._wire.receive() if self._wire is not None else None
+        message = self._channel.receive()
         if message is None:
-            self._supervisor_gone()
             return
         handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "launch": self._launch,
@@ -120,29 +123,32 @@ class Init:
             "release": lambda _: self._held.release(),
             "sync": lambda _: self._sync(),
             "resize": self._resize,
-            "bye": lambda _: self._finish(),
+            "bye": self._finish,
         }
         kind = message["kind"]
         problem = self._guard.attempt(handlers[kind], message)
         if problem is None:
             return
         if kind == "launch":
-            self._tell("launch_failed", errno=getattr(problem, "errno", None) or errno.EINVAL, step="start")
+            self._channel.tell("launch_failed", errno=getattr(problem, "errno", None) or errno.EINVAL, step="start")
         elif kind == "criu":
-            self._tell("criu_ended", code=126, timed_out=False, was_stopped=False, problem=describe(problem))
+            self._channel.tell("criu_ended", code=126, timed_out=False, was_stopped=False, problem=describe(problem))
+
+    def _finish(self, _: dict[str, Any]) -> None:
+        self._done = True
 
     def _launch(self, message: dict[str, Any]) -> None:
         ids = message["ids"]
         try:
             self._get_terminal(message["terminal"], (ids[0], ids[1]) if ids else None)
         except OSError as error:
-            self._tell("launch_failed", errno=error.errno, step="terminal")
+            self._channel.tell("launch_failed", errno=error.errno, step="terminal")
             return
         result = self._root.launch(message, self._terminal.slave if self._terminal else -1)
         if isinstance(result, LaunchFailure):
-            self._tell("launch_failed", errno=result.errno, step=result.step)
+            self._channel.tell("launch_failed", errno=result.errno, step=result.step)
         else:
-            self._tell("launched", pid=result, terminal=self._terminal.key if self._terminal else None)
+            self._channel.tell("launched", pid=result, terminal=self._terminal.key if self._terminal else None)
 
     def _get_terminal(self, wanted: dict[str, Any] | None, owner: tuple[int, int] | None = None) -> None:
         if wanted is not None and self._terminal is None:
@@ -155,7 +161,7 @@ class Init:
 
     def _adopt(self, message: dict[str, Any]) -> None:
         status = self._root.adopt(message["pid"])
-        self._tell("adopted", pid=message["pid"])
+        self._channel.tell("adopted", pid=message["pid"])
         if status is not None:
             self._training_ended(status)
 
@@ -177,7 +183,7 @@ class Init:
             raise
         self._criu = criu
         self._watch.ignore(criu.pid)
-        self._tell("criu_started", pid=criu.pid, terminal=self._terminal.key if self._terminal else None)
+        self._channel.tell("criu_started", pid=criu.pid, terminal=self._terminal.key if self._terminal else None)
 
     def _let_go_of(self, criu: CriuChild) -> None:
         if criu.ask_fd >= 0:
@@ -191,20 +197,20 @@ class Init:
         if self._criu is None:  # its end was taken in since
             return
         self._criu.take_question()
-        if self._wire is None or self._guard.attempt(self._tell_cut) is not None:
+        if not self._channel.connected or self._guard.attempt(self._tell_cut) is not None:
             self._criu.answer(False)
 
     def _tell_cut(self) -> None:
         if self._terminal is not None:
             self._terminal.drain()
-        self._tell("cut", last_pid=last_pid(), journal_offset=self._watch.sync())
+        self._channel.tell("cut", last_pid=last_pid(), journal_offset=self._watch.sync())
 
     def _answer(self, message: dict[str, Any]) -> None:
         if self._criu is not None:
             self._criu.answer(bool(message["go"]))
 
     def _sync(self) -> None:
-        self._tell("synced", journal_offset=self._watch.sync())
+        self._channel.tell("synced", journal_offset=self._watch.sync())
 
     # --- children ---------------------------------------------------------------------------------------------------
 
@@ -234,8 +240,8 @@ class Init:
             self._guard.attempt(self._held.hold, criu.pid)  # killed by somebody else: the sooner the better
         self._guard.attempt(self._watch.heed, criu.pid)
         self._let_go_of(criu)
-        self._tell("criu_ended", **ended, problem="")
-        if ended["code"] >= 0 or self._wire is None:
+        self._channel.tell("criu_ended", **ended, problem="")
+        if ended["code"] >= 0 or not self._channel.connected:
             self._held.release()
 
     def _training_ended(self, status: int) -> None:
@@ -243,25 +249,36 @@ class Init:
         if self._terminal is not None:
             self._guard.attempt(self._terminal.drain)
         ended = self._root.ended(status)
-        self._tell("ended", **ended)
+        self._channel.tell("ended", **ended)
         self._root.write_down(ended)
-        if self._wire is None:
+        if not self._channel.connected:
             self._done = True
 
+    # --- supervisors --------------------------------------------------------------------------------------------
+
     def _supervisor_gone(self) -> None:
-        if self._wire is None:
-            return
-        self._selector.unregister(self._wire)
-        self._wire.close()
-        self._wire = None
         self._held.release()
         if self._root.pid is None:
             self._done = True
+        elif (stop_after_s := self._settings["stop_after_s"]) is not None:
+            self._stop_at = time.monotonic() + stop_after_s
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._root.pid, signal.SIGTERM)
         if self._criu is not None:
             self._criu.answer(False)
 
-    def _finish(self) -> None:
-        self._done = True
+    def _on_knock(self) -> None:
+        ready = self._root.pid is not None and self._criu is None and self._stop_at is None
+        if self._channel.admit(ready=ready):
+            self._channel.tell(
+                "here",
+                root=self._root.pid,
+                available=self._watch.available,
+                reason=self._watch.reason,
+                terminal=self._terminal.key if self._terminal else None,
+                journal=self._settings["journal"],
+                facts=self._settings["facts"],
+            )
 
 
 def main(control_fd: int) -> None:
@@ -271,7 +288,7 @@ def main(control_fd: int) -> None:
     if settings is None:
         return
     try:
-        for fd in (*settings["keep_fds"], control_fd):
+        for fd in (settings["lock_fd"], settings["door_fd"], control_fd):
             os.set_inheritable(fd, False)
         init = Init(wire, settings)
         init.begin()

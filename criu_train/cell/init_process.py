@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from criu_train.cell import processes
+from criu_train.cell.door import make_door
 from criu_train.cell.records import CellSpec
 from criu_train.cell.wire import Wire
 
@@ -32,9 +33,9 @@ def tip_for(last_words: str) -> str:
 
 
 class InitProcess:
-    """``pid`` is known once it was ``identified``; the program that made the namespaces waits for it."""
+    """``pid`` is known once it was ``identified``; ``unshare``, which made the namespaces, waits for it."""
 
-    def __init__(self, unshare: asyncio.subprocess.Process, log: Path, said_before: int) -> None:
+    def __init__(self, unshare: asyncio.subprocess.Process | None, log: Path, said_before: int) -> None:
         self._unshare = unshare
         self._log = log
         self._said_before = said_before
@@ -42,38 +43,50 @@ class InitProcess:
         self.pid = 0
 
     @classmethod
-    async def start(cls, spec: CellSpec) -> tuple[Self, Wire]:
-        """Also returns our end of the control channel. Raises OSError."""
+    async def start(cls, spec: CellSpec) -> tuple[Self, Wire, int]:
+        """Also returns our end of the control channel, and the number that the door has in there. Raises OSError."""
         wire, theirs = Wire.pair()
         try:
-            with theirs, spec.log.open("ab") as log:
+            with theirs, make_door(spec.door) as door, spec.log.open("ab") as log:
                 said_before = log.tell()
                 unshare = await asyncio.create_subprocess_exec(
                     *("unshare", "--pid", "--fork", "--mount", "--mount-proc"),
                     *(sys.executable, "-I", "-S", "-c", _PROGRAM, _PACKAGE_PARENT, str(theirs.fileno())),
-                    pass_fds=(theirs.fileno(), spec.lock_fd),
+                    pass_fds=(theirs.fileno(), spec.lock_fd, door.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
                 )
+                door_fd = door.fileno()
         except BaseException:
             wire.close()
             raise
-        return cls(unshare, spec.log, said_before), wire
+        return cls(unshare, spec.log, said_before), wire, door_fd
+
+    @classmethod
+    def found(cls, pid: int, log: Path) -> Self:
+        """One that another supervisor has started."""
+        process = cls(None, log, 0)
+        process._identify(pid)
+        return process
 
     def identify(self) -> None:
         """It has said something, so it is there."""
-        self.pid = next(iter(processes.children(self._unshare.pid)), 0)
+        assert self._unshare is not None
+        self._identify(next(iter(processes.children(self._unshare.pid)), 0))
+
+    def _identify(self, pid: int) -> None:
+        self.pid = pid
         with contextlib.suppress(OSError):
-            self._pidfd = os.pidfd_open(self.pid)
+            self._pidfd = os.pidfd_open(pid)
 
     def kill(self) -> None:
         """SIGKILL, and never to a later process of the same number."""
         with contextlib.suppress(OSError):
             if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            elif self._unshare.returncode is None:
+            elif self._unshare is not None and self._unshare.returncode is None:
                 for pid in processes.children(self._unshare.pid):
                     os.kill(pid, signal.SIGKILL)
                 self._unshare.kill()
@@ -87,7 +100,8 @@ class InitProcess:
                 if self._pidfd >= 0:
                     loop.add_reader(self._pidfd, ended.set)
                     await ended.wait()
-                await self._unshare.wait()
+                if self._unshare is not None:
+                    await self._unshare.wait()
         except TimeoutError:
             return False
         finally:

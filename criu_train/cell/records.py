@@ -20,14 +20,17 @@ class CellLostError(CriuTrainError, ConnectionError):
 
 @dataclass(frozen=True)
 class CellSpec:
-    """What init must know: the lock's descriptor to keep, where to write, what to watch.
+    """What init must know: the lock's descriptor to keep, its door, where to write, what to watch.
 
     ``facts`` are written to ``cell_file`` beside the way the training ended. ``roots`` are directories whose files
     others may touch as well; ``exclude`` are directories never journaled, but for the ``include`` files in them.
-    ``log`` is where init itself complains, should it ever have to.
+    ``log`` is where init itself complains, should it ever have to. ``door`` is the path of the socket by which a later
+    supervisor comes; ``stop_after_s``: without a supervisor the training is told to end itself, and has so long for it
+    (None: it goes on).
     """
 
     lock_fd: int
+    door: Path
     cell_file: Path
     journal: Path
     roots: tuple[str, ...]
@@ -35,11 +38,14 @@ class CellSpec:
     include: tuple[str, ...]
     facts: Mapping[str, Any]
     log: Path
+    stop_after_s: float | None = None
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, door_fd: int) -> dict[str, Any]:
         """What init is told of it."""
         return {
-            "keep_fds": [self.lock_fd],
+            "lock_fd": self.lock_fd,
+            "door_fd": door_fd,
+            "stop_after_s": self.stop_after_s,
             "cell_file": str(self.cell_file),
             "journal": str(self.journal),
             "roots": self.roots,

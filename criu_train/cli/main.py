@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from criu_train import __version__
+from criu_train.cli.attach import attach
 from criu_train.cli.console import errors, tell_error
 from criu_train.cli.doctor import doctor
 from criu_train.cli.dump import dump
@@ -45,7 +46,7 @@ def cli(ctx: click.Context, store: Path) -> None:
     ctx.obj = Settings(store=store.absolute())
 
 
-for command in (run, dump, snapshot, restore, status, doctor, setup):
+for command in (run, dump, snapshot, restore, attach, status, doctor, setup):
     cli.add_command(command)
 
 

@@ -53,6 +53,9 @@ class ConsoleReporter:
         for warning in warnings:
             self.warning(warning)
 
+    def adopted(self, init_pid: int) -> None:
+        self._say(f"the training runs on in its cell (init_pid {init_pid}) without a supervisor: taken over")
+
     def cold_start(self, reason: str) -> None:
         self._say(f"cold start: {reason}")
 

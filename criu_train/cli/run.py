@@ -43,6 +43,12 @@ def supervision_options(command: Any) -> Any:
                 help="Most memory kept for captures; default half of what is free.",
             ),
             option(
+                "--on-supervisor-loss",
+                type=click.Choice(["keep", "stop"]),
+                default="keep",
+                help="When the supervisor itself is killed: the training goes on and can be taken over, or is stopped.",
+            ),
+            option(
                 "--workspace",
                 type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
                 multiple=True,
@@ -72,6 +78,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **chosen: Any) -> None:
     """Run COMMAND under supervision; the same line goes on where it was interrupted.
 
     The newest snapshot of the interrupted run that works is restored; without one, COMMAND starts from the beginning.
+    A training that still runs because only its supervisor was lost is taken over as it is.
 
     \b
     Examples:

@@ -91,6 +91,7 @@ def _ended_early(seen: Preflight | None, ended: Ended, after_s: float, output: P
 
 def _cell_in(scratch: Path, lock: int) -> CellSpec:
     return CellSpec(
+        door=scratch / "door",
         lock_fd=lock,
         cell_file=scratch / "cell.json",
         journal=scratch / "journal.jsonl",

@@ -53,6 +53,11 @@ class StoreLayout:
         return self.root / "cell.json"
 
     @property
+    def init_log(self) -> Path:
+        """What init complained of, should it ever have had to."""
+        return self.root / "init.log"
+
+    @property
     def journals(self) -> Path:
         """One journal a cell: what was done to files."""
         return self.root / "journals"

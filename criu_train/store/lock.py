@@ -61,7 +61,7 @@ def _busy(layout: StoreLayout) -> StoreBusyError:
     if init is not None:
         return StoreBusyError(
             f"the training still runs in its cell (init_pid {init}), though its supervisor is gone",
-            tip=f"let it end, or `kill -KILL {init}` and run again to go on from the newest snapshot",
+            tip=f"`criu-train attach` takes it over; or `kill -KILL {init}` ends it, to go on from the newest snapshot",
         )
     return StoreBusyError(
         f"the store {layout.root} is in use by another process",

@@ -14,17 +14,20 @@ from criu_train.criu.find import Criu
 from criu_train.errors import RestoreFailedError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
+from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
+from criu_train.supervisor.adopting import Orphan, door_of
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import ignored_signals
-from criu_train.supervisor.restoring import Restored, Restorer
+from criu_train.supervisor.restoring import Restorer
 from criu_train.supervisor.start import Start
 from criu_train.supervisor.state import StateFile, boot_id
 from criu_train.supervisor.user import UserIds
+from criu_train.workspace.listing import Listing
 from criu_train.workspace.place import names_of_store
 from criu_train.workspace.policy import WorkspacePolicy
 from criu_train.workspace.rollback import set_aside
@@ -32,11 +35,16 @@ from criu_train.workspace.rollback import set_aside
 
 @dataclass(frozen=True)
 class Life:
-    """A cell in which the training runs. ``restored`` is None after a cold start."""
+    """A cell in which the training runs, and the snapshot that it goes on from, None after a cold start.
+
+    ``listing``: of the workspace as last known. ``adopted``: it was found running, its supervisor gone.
+    """
 
     run: Run
     cell: Cell
-    restored: Restored | None
+    snapshot: Snapshot | None = None
+    listing: Listing | None = None
+    adopted: bool = False
 
 
 class Beginner:
@@ -117,7 +125,7 @@ class Beginner:
         self._reporter.restored(snapshot, restored.rollback_summary, restored.notes, restored.warnings)
         told = {"notes": list(restored.notes), "warnings": list(restored.warnings)}
         self._events.append("restored", snapshot=snapshot.id, **told)
-        return self._living(Life(run, restored.cell, restored))
+        return self._living(Life(run, restored.cell, snapshot, restored.listing), snapshot.id)
 
     async def _start_cold(self, start: Start) -> Life:
         self._reporter.cold_start(start.reason)
@@ -142,10 +150,16 @@ class Beginner:
             self._state.change(run=None)
             raise
         self._events.append("started", run=run.id, command=list(start.command), reason=start.reason)
-        return self._living(Life(run, cell, None))
+        return self._living(Life(run, cell), None)
 
-    def _living(self, life: Life) -> Life:
-        restored_from = life.restored.snapshot.id if life.restored else None
+    def adopt(self, orphan: Orphan) -> Life:
+        """Take over a training that lost its supervisor: nothing about it changes."""
+        self._events.append("adopted", init_pid=orphan.cell.init_pid, lost_supervisor_pid=orphan.state.supervisor_pid)
+        self._reporter.adopted(orphan.cell.init_pid)
+        life = Life(orphan.run, orphan.cell, orphan.snapshot, orphan.listing, adopted=True)
+        return self._living(life, orphan.state.restored_from)
+
+    def _living(self, life: Life, restored_from: str | None) -> Life:
         self._state.change(state="running", root_pid=life.cell.root_pid, restored_from=restored_from)
         if life.cell.watch_problem:
             self._reporter.warning(
@@ -167,13 +181,15 @@ class Beginner:
         cell = await Cell.start(
             CellSpec(
                 lock_fd=self._lock.fd,
+                door=door_of(self._store, self._runtime),
                 cell_file=layout.cell,
                 journal=self._journal,
                 roots=policy.roots,
                 exclude=policy.exclude,
                 include=policy.include,
                 facts={"run": run.id, "boot_id": boot_id()},
-                log=layout.root / "init.log",
+                log=layout.init_log,
+                stop_after_s=self._options.grace if self._options.on_supervisor_loss == "stop" else None,
             )
         )
         self._state.change(init_pid=cell.init_pid, init_started=processes.start_time(cell.init_pid))

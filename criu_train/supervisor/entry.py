@@ -11,17 +11,18 @@ from criu_train.cell.records import Ended
 from criu_train.criu.cure import cure
 from criu_train.criu.find import Criu, find_criu
 from criu_train.doctor import privileges
-from criu_train.errors import DumpFailedError, StoreError
+from criu_train.errors import DumpFailedError, StoreBusyError, StoreError
 from criu_train.store.dump_log import read_log
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.store import Store
+from criu_train.supervisor.adopting import can_be_adopted, lost_state, reach, wait_until_gone
 from criu_train.supervisor.cause import describe_end, describe_interruption, read_ended
 from criu_train.supervisor.control import ask, runtime_directory
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.start import AlreadyEnded, Start, start_of_command, start_of_snapshot
-from criu_train.supervisor.state import ALIVE, read_state
+from criu_train.supervisor.state import ALIVE, State, read_state
 from criu_train.supervisor.supervisor import Supervisor
 from criu_train.workspace.rollback import recover_unfinished
 
@@ -30,7 +31,14 @@ def run_command(root: Path, command: tuple[str, ...], options: RunOptions, repor
     """``run``. Returns the exit code; raises CriuTrainError for what can't be done."""
     criu = _fit_machine(options)
     store = Store.create_or_open(root)
-    lock = StoreLock.acquire(store.layout)
+    try:
+        lock = StoreLock.acquire(store.layout)
+    except StoreBusyError:
+        if options.fresh or store.run is None or (store.run.command, store.run.cwd) != (command, str(Path.cwd())):
+            raise
+        if (code := _take_over(store, criu, options, reporter)) is not None:
+            return code
+        lock = StoreLock.acquire(store.layout)
     try:
         ended_alone = _tell_interruption(store, reporter)
         start = start_of_command(store, command, str(Path.cwd()), fresh=options.fresh, ended_alone=ended_alone)
@@ -39,6 +47,20 @@ def run_command(root: Path, command: tuple[str, ...], options: RunOptions, repor
         return _supervise(store, lock, criu, start, options=options, reporter=reporter)
     finally:
         lock.release()
+
+
+def attach(root: Path, options: RunOptions, reporter: Reporter) -> int:
+    """``attach``. Returns the exit code; raises StoreError when no training of this store has lost its supervisor."""
+    criu = _fit_machine(options)
+    store = Store.open(root)
+    code = _take_over(store, criu, options, reporter)
+    if code is None:
+        StoreLock.acquire(store.layout).release()  # names whoever has it
+        raise StoreError(
+            "no training of this store runs without a supervisor",
+            tip="`criu-train run` with its command goes on where it was interrupted",
+        )
+    return code
 
 
 def restore_snapshot(root: Path, wanted: str, options: RunOptions, reporter: Reporter) -> int:
@@ -110,17 +132,52 @@ def _supervise(
             tip=f"see to the cause and run again; what was taken away is under {store.layout.rollback}",
         ) from error
     wanted = start.candidates[0].id if start.candidates and options.tcp == "keep" else None
-    for snapshot in store.snapshots():
-        # If its CRIU was killed, its packet rules are still there; or they keep peers waiting for a restore.
-        preempted = snapshot.manifest is not None and snapshot.manifest.trigger == "preempt"
-        if snapshot.status == "incomplete" or (preempted and snapshot.id != wanted):
-            cure([], log=read_log(snapshot.path))
-    store.sweep()
-    store.layout.cell.unlink(missing_ok=True)  # it has been read, and tells nothing about what comes now
+    _tidy_up(store, tree=[], wanted=wanted)
     supervisor = Supervisor(
         store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime_directory()
     )
     return asyncio.run(supervisor.supervise(start))
+
+
+def _take_over(store: Store, criu: Criu, options: RunOptions, reporter: Reporter) -> int | None:
+    """Watch over a training that lost its supervisor; its exit code. None where there is none, or none any more."""
+    state = lost_state(store)
+    if state is None:
+        return None
+    if not can_be_adopted(state):
+        wait_until_gone(state, kill=True)
+        return None
+    code = asyncio.run(_adopt(store, criu, state, options=options, reporter=reporter))
+    if code is None:
+        wait_until_gone(state, kill=False)
+    return code
+
+
+async def _adopt(store: Store, criu: Criu, state: State, *, options: RunOptions, reporter: Reporter) -> int | None:
+    runtime = runtime_directory()
+    if (orphan := await reach(store, state, runtime)) is None:
+        return None
+    lock = StoreLock(orphan.lock_fd)
+    try:
+        await asyncio.to_thread(_tidy_up, store, tree=orphan.cell.tree(), wanted=None)
+        supervisor = Supervisor(
+            store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime, before=state
+        )
+        return await supervisor.supervise(orphan)
+    finally:
+        lock.release()
+
+
+def _tidy_up(store: Store, *, tree: list[int], wanted: str | None) -> None:
+    """What an interruption left behind. ``tree``: of a training that lives on, ``wanted``: the snapshot that is to be
+    restored with its connections."""
+    for snapshot in store.snapshots():
+        # If its CRIU was killed, its packet rules are still there; or they keep peers waiting for a restore.
+        preempted = snapshot.manifest is not None and snapshot.manifest.trigger == "preempt"
+        if snapshot.status == "incomplete" or (preempted and snapshot.id != wanted):
+            cure(tree, log=read_log(snapshot.path))
+    store.sweep()
+    store.layout.cell.unlink(missing_ok=True)  # it has been read, and tells nothing about what comes now
 
 
 def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:

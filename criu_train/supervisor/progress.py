@@ -23,7 +23,7 @@ class Progress:
 
     def made(self, life: Life, outcome: Outcome) -> bool:
         """Whether this life took a snapshot and got further than any before it."""
-        base = self._age_at.get(life.restored.snapshot.id, 0.0) if life.restored else 0.0
+        base = self._age_at.get(life.snapshot.id, 0.0) if life.snapshot else 0.0
         for snapshot, seconds in outcome.snapshots:
             self._age_at[snapshot] = base + seconds
         age = base + outcome.lived_s

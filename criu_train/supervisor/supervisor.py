@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from criu_train.errors import CriuTrainError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.store import Store
+from criu_train.supervisor.adopting import Orphan, door_of
 from criu_train.supervisor.attempt import DumpContext
 from criu_train.supervisor.beginning import Beginner, Life
 from criu_train.supervisor.cause import describe_end
@@ -29,21 +31,32 @@ from criu_train.supervisor.output import OutputFollower, our_terminal_size
 from criu_train.supervisor.progress import Progress
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
-from criu_train.supervisor.restoring import Restored
 from criu_train.supervisor.schedule import Schedule
 from criu_train.supervisor.start import Start, restorable
 from criu_train.supervisor.state import State, StateFile, boot_id
 from criu_train.supervisor.watching import Outcome, Watcher
+from criu_train.units import seconds_until
 from criu_train.workspace.tracker import Tracker
 
 _BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
 class Supervisor:
-    """Holds the pieces of one watch together. Everything that touches a person goes through ``reporter``."""
+    """Holds the pieces of one watch together. Everything that touches a person goes through ``reporter``.
+
+    ``before``: the state of the training that is to be adopted.
+    """
 
     def __init__(
-        self, *, store: Store, lock: StoreLock, criu: Criu, options: RunOptions, reporter: Reporter, runtime: Path
+        self,
+        *,
+        store: Store,
+        lock: StoreLock,
+        criu: Criu,
+        options: RunOptions,
+        reporter: Reporter,
+        runtime: Path,
+        before: State | None = None,
     ) -> None:
         self._store = store
         self._lock = lock
@@ -55,15 +68,18 @@ class Supervisor:
         self._requests = Requests()
         self._keeper = Keeper(runtime, options.memory_limit)
         self._progress = Progress()
+        self._left_of_interval = seconds_until(before.next_dump_at) if before and before.next_dump_at else None
         image_schema(criu.pycriu)  # a missing or broken one is told before anything runs
         pid = os.getpid()
         self._state = StateFile(
             store.layout.supervisor,
-            State(
+            replace(
+                before or State(),
                 supervisor_pid=pid,
                 supervisor_started=processes.start_time(pid),
                 boot_id=boot_id(),
                 control=str(runtime / f"{store.id}.sock"),
+                next_dump_at=None,
             ),
         )
         self._beginner = Beginner(
@@ -78,8 +94,8 @@ class Supervisor:
             reporter=reporter,
         )
 
-    async def supervise(self, start: Start) -> int:
-        """From start to end. Returns the exit code for our own process."""
+    async def supervise(self, start: Start | Orphan) -> int:
+        """From start, or from a training that was found running, to end. Returns the exit code for our own process."""
         exit_code = 125
         try:
             async with AsyncExitStack() as stack:
@@ -99,6 +115,7 @@ class Supervisor:
             else:
                 gone = {"init_pid": None, "root_pid": None, "next_dump_at": None}
                 self._state.change(state="finished", exit_code=exit_code, **gone)
+                door_of(self._store, self._runtime).unlink(missing_ok=True)
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("ask") != "dump":
@@ -110,10 +127,10 @@ class Supervisor:
 
     # --- one start after another -------------------------------------------------------------------------------
 
-    async def _restart_until_done(self, start: Start) -> int:
+    async def _restart_until_done(self, start: Start | Orphan) -> int:
         deaths = 0
         while True:
-            life = await self._begin(start)
+            life = self._beginner.adopt(start) if isinstance(start, Orphan) else await self._begin(start)
             if life is None:
                 return self._stopped("interrupted while beginning")
             outcome = await self._watch(life)
@@ -128,7 +145,7 @@ class Supervisor:
             await self._back_off(deaths, outcome.ended)
             if self._requests.stop_signal is not None:
                 return self._stopped("between two restarts")
-            start = Start(start.command, start.cwd, life.run, candidates, "the training died")
+            start = Start(life.run.command, life.run.cwd, life.run, candidates, "the training died")
 
     def _final_exit_code(self, outcome: Outcome) -> int | None:
         ended = outcome.ended
@@ -192,9 +209,10 @@ class Supervisor:
         cell, output = life.cell, self._store.layout.output_log
         try:
             # What was restored has been dumped before: there is nothing to try.
-            schedule = Schedule(self._options.every, None if life.restored else self._options.warmup)
+            trial_after = None if life.snapshot else self._options.warmup
+            schedule = Schedule(self._options.every, trial_after, left=self._left_of_interval if life.adopted else None)
             watcher = self._watcher(life, schedule)
-            follower = self._follow_output(_shown_so_far(output, life.restored))
+            follower = self._follow_output(_shown_so_far(output, life))
         except BaseException:
             await cell.kill()  # nobody would watch over it; the run goes on from the same snapshot
             raise
@@ -210,13 +228,8 @@ class Supervisor:
                 await asyncio.to_thread(follower.stop)
 
     def _watcher(self, life: Life, schedule: Schedule) -> Watcher:
-        restored = life.restored
-        tracker = Tracker(
-            self._beginner.policy(life.run),
-            restored.listing if restored else None,
-            life.cell.journal,
-            blobs=restored.snapshot.files if restored else None,
-        )
+        blobs = life.snapshot.files if life.snapshot else None
+        tracker = Tracker(self._beginner.policy(life.run), life.listing, life.cell.journal, blobs=blobs)
         context = DumpContext(
             store=self._store,
             run=life.run,
@@ -237,7 +250,7 @@ class Supervisor:
             reporter=self._reporter,
             options=self._options,
             schedule=schedule,
-            foresight=None if restored else Foresight(self._events, self._reporter),
+            foresight=None if life.snapshot else Foresight(self._events, self._reporter),
         )
 
     def _follow_output(self, start: int) -> OutputFollower | None:
@@ -251,7 +264,10 @@ class Supervisor:
             return None
 
 
-def _shown_so_far(output: Path, restored: Restored | None) -> int:
-    """Bytes of output.log at the cut: what the training wrote since its restore is still to be shown."""
-    entries = restored.listing.entries if restored else ()
+def _shown_so_far(output: Path, life: Life) -> int:
+    """Bytes of output.log: those at the cut, since what was written after a restore is still to be shown; of an adopted
+    training all that there are, since nobody knows what its supervisor had shown."""
+    if life.adopted:
+        return output.stat().st_size
+    entries = life.listing.entries if life.listing else ()
     return next((entry.size for entry in entries if entry.path == str(output)), 0)

@@ -46,6 +46,7 @@ async def cell_at(place: Path, *, complaint: str | None = None, **spec: Any) -> 
 def spec_at(place: Path, lock: int) -> CellSpec:
     return CellSpec(
         lock_fd=lock,
+        door=place / "door",
         cell_file=place / "cell.json",
         journal=place / "journal",
         roots=(str(place),),
