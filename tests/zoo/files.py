@@ -8,7 +8,7 @@ FAMILY = "files"
 
 
 def writing(name: str, what: str, *command: str, varying: tuple[str, ...] = ()) -> Program:
-    return Program(name=name, what=what, family=FAMILY, command=command, lines=100, rest_s=0.3, varying=varying)
+    return Program(name=name, what=what, family=FAMILY, command=command, lines=100, rest_s=0.4, varying=varying)
 
 
 PROGRAMS: tuple[Program, ...] = (

@@ -29,7 +29,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=script("gcc -O2 -fopenmp -o kmeans $ZOO/kmeans.c -lm && exec ./kmeans 100"),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="tee",
@@ -37,7 +37,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=script("$PYTHON $ZOO/digits_sgd.py 100 2>&1 | tee train.log"),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="pipeline",
@@ -45,7 +45,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=shell("stream.sh", 100),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="make",
@@ -53,7 +53,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=script("make -j2 -f $ZOO/experiment.mk PYTHON=$PYTHON"),
         lines=80,
-        rest_s=0.3,
+        rest_s=0.4,
         same_output=False,  # two recipes at once
     ),
     Program(
@@ -62,7 +62,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=("uv", "run", "--no-project", "--offline", "--python", sys.executable, *python("digits_sgd.py", 100)),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="launchers",
@@ -73,7 +73,7 @@ PROGRAMS: tuple[Program, ...] = (
             *python("digits_sgd.py", 100),
         ),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="notebook",
@@ -87,7 +87,7 @@ PROGRAMS: tuple[Program, ...] = (
         varying=("executed.ipynb",),  # when each cell ran, and in which pieces its output came
         same_output=False,  # how many bytes that was
         lines=80,
-        rest_s=0.4,
+        rest_s=0.5,
     ),
     Program(
         name="node",
@@ -95,7 +95,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=("node", str(HOME / "network.mjs"), "100"),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="node-fork",
@@ -103,7 +103,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=("node", str(HOME / "cluster.mjs"), "100"),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="java",
@@ -114,7 +114,7 @@ PROGRAMS: tuple[Program, ...] = (
             " && exec java -Xmx96m -XX:+UseParallelGC -XX:ParallelGCThreads=4 -cp classes Boosting 100"
         ),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="perl",
@@ -125,7 +125,7 @@ PROGRAMS: tuple[Program, ...] = (
             'n.c_[s.load_iris(return_X_y=True)], "%g", ",")\' | perl $ZOO/perceptron.pl 100'
         ),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="subprocess-json",
@@ -133,7 +133,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=python("workers.py", 100),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="asyncio",
@@ -141,6 +141,6 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=python("service.py", 100),
         lines=100,
-        rest_s=0.4,
+        rest_s=0.5,
     ),
 )

@@ -8,7 +8,7 @@ FAMILY = "network"
 
 
 def talking(name: str, what: str, *command: str, **more: object) -> Program:
-    settings: dict[str, object] = {"lines": 100, "rest_s": 0.3, **more}
+    settings: dict[str, object] = {"lines": 100, "rest_s": 0.4, **more}
     return Program(name=name, what=what, family=FAMILY, command=command, **settings)  # type: ignore[arg-type]
 
 
