@@ -96,7 +96,8 @@ def _tell(ctx: click.Context, found: Preflight, as_json: bool) -> None:
             if one.level != "fine":
                 for name, text in (("why: ", one.why), ("tip: ", one.tip)):
                     console.print(Text.assemble(" " * (_SIGN + 2), (name, "bold"), text), soft_wrap=True)
-        looked_at = f"{found.tasks} processes, {format_size(found.memory_bytes)} of memory"
+        processes = "1 process" if found.tasks == 1 else f"{found.tasks} processes"
+        looked_at = f"{processes}, {format_size(found.memory_bytes)} of memory"
         verdict = "[green]snapshots would work[/]" if found.ok else "[red]snapshots would not work as it is[/]"
         console.print(f"{looked_at}: {verdict}")
     ctx.exit(0 if found.ok else EXIT_OURS)
