@@ -99,10 +99,15 @@ class Plan:
             return False
         if entry.parts is None:
             return self._settle_unsaved(entry, info)
-        if info is None or not stat.S_ISREG(info.st_mode) or info.st_size < entry.size or not _begins_with(entry):
+        if info is None or not stat.S_ISREG(info.st_mode):
             self._put(entry, info)
             return True
-        if info.st_size > entry.size:
+        if info.st_size < entry.size or not _begins_with(entry):
+            if not _is_known_by_inode(entry, info):
+                self._put(entry, info)
+                return True
+            self._add("rewrite", entry.path, entry=entry, info=info)
+        elif info.st_size > entry.size:
             self._add("cut", entry.path, entry=entry, info=info)
         elif _meta(info) != (entry.mode, entry.uid, entry.gid, entry.mtime_ns) and self._is_trees(entry, info):
             self._add("meta", entry.path, entry=entry, info=info)
@@ -201,26 +206,17 @@ class Plan:
         if info is None:
             self.steps.append(Step(verb, path, kept, entry, link_to))
             return
-        mode, uid, gid, mtime_ns = _meta(info)
-        size = entry.size if entry is not None else 0
-        self.steps.append(
-            Step(
-                verb,
-                path,
-                kept,
-                entry,
-                size=size,
-                ino=info.st_ino,
-                old_mode=mode,
-                old_uid=uid,
-                old_gid=gid,
-                old_mtime_ns=mtime_ns,
-            )
-        )
+        size = entry.size if entry is not None and verb != "rewrite" else 0
+        self.steps.append(Step(verb, path, kept, entry, None, size, info.st_ino, *_meta(info)))
 
 
 def _meta(info: os.stat_result) -> tuple[int, int, int, int]:
     return stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns
+
+
+def _is_known_by_inode(entry: Entry, info: os.stat_result) -> bool:
+    """Whether the tree had this very file open: sqlite then writes to no other. Not where it is mapped."""
+    return entry.held and not entry.mapped and (info.st_ino, info.st_nlink) == (entry.ino, 1)
 
 
 def _is_other_way(one: str, other: str) -> bool:

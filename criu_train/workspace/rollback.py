@@ -34,6 +34,7 @@ _SYNC_THREADS = 8
 _WORDS = (
     ("cut", "cut"),
     ("replace", "replaced"),
+    ("rewrite", "rewritten"),
     ("put", "put back"),
     ("move", "moved away"),
     ("mkdir", "directories made"),

@@ -20,7 +20,7 @@ from criu_train.workspace.blobs import BlobReader, write_parts
 from criu_train.workspace.listing import Entry
 from criu_train.workspace.reach import StrayedError, hold, is_ours_alone, reach, set_meta
 
-Verb = Literal["move", "put", "replace", "cut", "mkdir", "meta"]
+Verb = Literal["move", "put", "replace", "rewrite", "cut", "mkdir", "meta"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Step:
     """``kept``: name below the rollback's files/. Modes as permission bits, sizes in bytes, times in nanoseconds.
 
     move: take ``path`` away. put: make what is missing. replace: keep what is there, then put. cut: keep the bytes
-    behind ``size``, then cut. mkdir: make a directory. meta: set mode, owner and modification time.
+    behind ``size``, then cut. rewrite: the same with all bytes (``size`` is 0), then write those of the cut, so that
+    the file stays the one that it was. mkdir: make a directory. meta: set mode, owner and modification time.
     ``old_*``: how it was before, for undoing. ``link_to``: put as another name of that file.
     """
 
@@ -52,7 +53,7 @@ class Step:
     @property
     def keeps(self) -> bool:
         """Whether ``keep`` has something to do before ``do``."""
-        return self.verb in ("replace", "cut")
+        return self.verb in ("replace", "rewrite", "cut")
 
     def keep(self, files: Path) -> None:
         """Have what ``do`` will destroy under the kept name; it is not durable yet. ``files``: where things are kept.
@@ -61,7 +62,7 @@ class Step:
         """
         kept = f"{files}/{self.kept}"
         with reach(self.path) as path:
-            if self.verb == "cut":
+            if self.verb in ("rewrite", "cut"):
                 with self._same_file(path, os.O_RDONLY) as fd:
                     stash.keep_tail(fd, self.size, kept)
             elif not _is_directory(path):
@@ -79,9 +80,12 @@ class Step:
                     if _is_directory(path):
                         stash.move(path, f"{files}/{self.kept}")
                     self._create(path, blobs)
-                case "cut":
+                case "rewrite" | "cut":
                     with self._same_file(path, os.O_RDWR) as fd:
                         os.ftruncate(fd, self.size)
+                        if self.verb == "rewrite":
+                            assert self.entry is not None and self.entry.parts is not None
+                            write_parts(fd, blobs, self.entry.parts)
                         self._set_meta(fd)
                 case "mkdir":
                     os.mkdir(path, 0o700)  # noqa: PTH102
@@ -103,7 +107,7 @@ class Step:
                 case "replace":
                     stash.remove(_beside(path))
                     stash.give_back(kept, path)
-                case "cut":
+                case "rewrite" | "cut":
                     self._uncut(path, kept)
                 case "mkdir":
                     with contextlib.suppress(OSError):  # somebody put something there: it stays

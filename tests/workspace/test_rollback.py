@@ -202,6 +202,26 @@ def test_a_sqlite_database_in_wal_mode_has_the_rows_of_the_cut(shop: Workshop) -
     connection.close()
 
 
+def test_an_open_database_is_put_back_in_place_since_it_refuses_to_write_once_its_inode_is_another(
+    shop: Workshop,
+) -> None:
+    shop.start()
+    shop.ours(["sql", "db", "PRAGMA journal_mode=DELETE", "CREATE TABLE t (n)", "INSERT INTO t VALUES (1)"])
+    connection = sqlite3.connect(shop.path("db"))
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    taken = shop.take()
+    shop.ours(["sql", "db", "DELETE FROM t", "INSERT INTO t VALUES (9)"])
+    shop.kill(at_rest=True)
+    before, inode = shop.state(), shop.path("db").stat().st_ino
+    rollback = shop.roll_back(taken)
+    assert shop.state() == taken.state
+    connection.execute("INSERT INTO t VALUES (5)")  # as a process goes on that was restored with it open
+    connection.close()
+    rollback.undo()
+    assert shop.state() == before
+    assert shop.path("db").stat().st_ino == inode
+
+
 def test_a_map_written_without_a_change_of_times_is_found_changed(shop: Workshop) -> None:
     shop.path("map").write_bytes(bytes(9 << 20))
     shop.start()
