@@ -19,7 +19,7 @@ def loader(name: str, what: str, *arguments: object) -> Program:
         family=FAMILY,
         command=python("digits_loader.py", *arguments),
         lines=90,
-        rest_s=0.3,
+        rest_s=0.4,
     )
 
 
@@ -86,19 +86,19 @@ PROGRAMS: tuple[Program, ...] = (
     ),
     Program(
         name="torch-ddp2",
-        what="torchrun, 2 ranks over gloo",
+        what="torchrun, 2 ranks over gloo, each with a data worker",
         family=FAMILY,
-        command=torchrun(2),
+        command=torchrun(2, "--workers", 1),
         lines=76,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="torch-ddp4",
-        what="torchrun, 4 ranks over gloo, each with a data worker",
+        what="torchrun, 4 ranks over gloo",
         family=FAMILY,
-        command=torchrun(4, "--workers", 1),
+        command=torchrun(4),
         lines=76,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
     Program(
         name="accelerate",
@@ -106,6 +106,6 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=accelerate("digits_accelerate.py", 2),
         lines=76,
-        rest_s=0.3,
+        rest_s=0.4,
     ),
 )
