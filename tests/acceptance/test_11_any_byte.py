@@ -18,7 +18,7 @@ from harness import Job
 from criu_train.archive.stored import StoredPages
 from criu_train.errors import CriuTrainError
 from criu_train.store.snapshot import INDEX, read_snapshot
-from criu_train.supervisor.restoring import _verified
+from criu_train.supervisor.fitting import verified
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -51,7 +51,7 @@ class Sink:
 
 def go_through(path: Path, truth: dict[str, bytes]) -> dict[str, bytes]:
     """All that a restore reads, in its order; CriuTrainError where it would end. Returns the large images."""
-    manifest = _verified(read_snapshot(path))
+    manifest = verified(read_snapshot(path))
     got = {}
     with closing(StoredPages.open(path, manifest.files[INDEX].digest)) as pages:
         pages.check_unused()

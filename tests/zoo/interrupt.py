@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from zoo.program import Program
 
 KILLS = 2  # and one end by SIGTERM
 LIMIT_S = 240.0
+TAKEN_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def interrupted(job: Job, program: Program) -> list[dict[str, object]]:
     moments = [program.lines * (number + 1) // (KILLS + 3) for number in range(KILLS + 1)]
     for moment in moments[:-1]:
         job.wait_for_step(max(moment, 1), deadline_s=LIMIT_S)
-        job.dump()
+        dump(job)
         job.wait_for_progress(2, deadline_s=LIMIT_S)
         job.kill_everything()
         job.start()
@@ -71,6 +73,19 @@ def interrupted(job: Job, program: Program) -> list[dict[str, object]]:
     job.start()
     job.wait_for_restore(LIMIT_S)
     return snapshots
+
+
+def dump(job: Job) -> None:
+    """A snapshot of a training at work; it rests once that is taken, so that packing it has a core to itself."""
+    with ThreadPoolExecutor(1) as asking:
+        taken = asking.submit(job.dump)
+        with contextlib.suppress(TimeoutError):
+            taken.result(TAKEN_S)
+        (job.place / "hold").touch()
+        try:
+            taken.result()
+        finally:
+            (job.place / "hold").unlink()
 
 
 def refuse(program: Program, place: Path) -> Outcome:
