@@ -49,6 +49,13 @@ def supervision_options(command: Any) -> Any:
                 help="When the supervisor itself is killed: the training goes on and can be taken over, or is stopped.",
             ),
             option(
+                "--prove",
+                type=click.Choice(["every", "newest", "never"]),
+                default="never",
+                help="Restore snapshots on trial, beside the training: every one, or whichever is newest by then. "
+                "Takes as much memory as the training.",
+            ),
+            option(
                 "--workspace",
                 type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
                 multiple=True,

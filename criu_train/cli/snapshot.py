@@ -14,11 +14,13 @@ from criu_train.cli.settings import Settings
 from criu_train.cli.snapshot_diff import diff
 from criu_train.cli.snapshot_export import export, import_
 from criu_train.cli.snapshot_view import as_json, snapshot_facts, status_word
+from criu_train.doctor import privileges
 from criu_train.errors import UsageError
 from criu_train.store.integrity import verify as verify_snapshot
 from criu_train.store.snapshot import Snapshot, is_live
 from criu_train.store.store import Store
 
+_SOUND = (", every byte as it was written", ", every byte as it was written, and it can be restored here")
 EXIT_DAMAGED = 1  # `verify` found something
 
 _ID_HELP = "ID is an id, a unique beginning of one, the number after its dash, or `latest`."
@@ -91,17 +93,22 @@ def show(settings: Settings, id_: str, as_program: bool) -> None:
 @snapshot.command(epilog=_ID_HELP)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Verify every snapshot there is.")
+@click.option("--deep", is_flag=True, help="Also restore it, apart from everything else and without running a line.")
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, as_program: bool) -> None:
+def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, deep: bool, as_program: bool) -> None:
     """Read every byte back and compare checksums.
 
     Of the newest one that can be gone on from when none is named. Exits with 1 when something is wrong.
+
+    With --deep CRIU then restores it into namespaces and a view of the files of its own, where its processes are left
+    stopped, looked at, and ended; the training may go on meanwhile. That takes as much memory as the training has.
 
     \b
     Examples:
       criu-train snapshot verify
       criu-train snapshot verify 7
+      criu-train snapshot verify --deep latest
       criu-train snapshot verify --all --json
     """
     if ids and every:
@@ -112,16 +119,28 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, as_program: bo
     else:
         chosen = [store.find(text) for text in ids or ("latest",)]
     results = _verify(chosen, quiet=as_program)
+    if deep:
+        results = [(one, problems or _prove(store, one)) for one, problems in results]
     if as_program:
         print_json([{"id": one.id, "ok": not problems, "problems": problems} for one, problems in results])
     else:
         for one, problems in results:
             word = status_word("corrupt" if problems and one.status == "complete" else one.status)
-            console.print(Text.assemble(one.id, "  ", word, "" if problems else ", every byte as it was written"))
+            console.print(Text.assemble(one.id, "  ", word, "" if problems else _SOUND[deep]))
             for problem in problems:
                 console.print(Text(f"  {problem}"), soft_wrap=True)
     if any(problems for _, problems in results):
         ctx.exit(EXIT_DAMAGED)
+
+
+def _prove(store: Store, one: Snapshot) -> list[str]:
+    import asyncio
+
+    from criu_train.supervisor.proving import prove
+
+    privileges.require()
+    with errors.status(f"restoring {one.id} apart from everything else"):
+        return list(asyncio.run(prove(store, one)))
 
 
 def _verify(chosen: Sequence[Snapshot], *, quiet: bool) -> list[tuple[Snapshot, list[str]]]:

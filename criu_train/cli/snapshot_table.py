@@ -10,7 +10,7 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.text import Text
 
-from criu_train.cli.snapshot_view import NOTHING, STATUS, added, count, local_time, pause, status_word
+from criu_train.cli.snapshot_view import NOTHING, PROVEN, STATUS, added, count, local_time, pause, status_word
 from criu_train.store.manifest import Summary
 from criu_train.store.snapshot import Listed
 from criu_train.units import ago, format_size
@@ -70,6 +70,7 @@ def _columns(snapshots: Sequence[Listed]) -> list[_Column]:
             [STATUS[one.status][0] for one in snapshots],
             styles=[STATUS[one.status][1] for one in snapshots],
         ),
+        _Column("Trial restore", 3, [PROVEN[one.proven] for one in snapshots]),
         _Column("Trigger", 4, facts(lambda manifest: manifest.trigger)),
         _Column("Step", 3, facts(lambda manifest: count(manifest.step)), right=True),
         _Column("Pause", 6, facts(lambda manifest: pause(manifest.frozen_time_us)), right=True),
@@ -77,9 +78,11 @@ def _columns(snapshots: Sequence[Listed]) -> list[_Column]:
         _Column("Stored", 4, facts(lambda manifest: format_size(manifest.stored_bytes)), right=True),
         _Column("Added", 5, facts(lambda manifest: added(manifest.added_bytes)), right=True),
     ]
-    if all(one.manifest is None or one.manifest.step is None for one in snapshots):
-        columns = [column for column in columns if column.header != "Step"]
-    return columns
+    unused = {
+        "Step": all(one.manifest is None or one.manifest.step is None for one in snapshots),
+        "Trial restore": all(one.proven is None for one in snapshots),
+    }
+    return [column for column in columns if not unused.get(column.header)]
 
 
 def _width(columns: Sequence[_Column]) -> int:

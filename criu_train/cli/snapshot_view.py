@@ -16,6 +16,7 @@ from criu_train.store.snapshot import Listed, Snapshot, Status
 from criu_train.units import ago, format_duration, format_size
 
 # A word for people, and its colour.
+PROVEN = {None: "", True: "worked", False: "failed"}
 STATUS = {"complete": ("Completed", "green"), "incomplete": ("Incomplete", "yellow"), "corrupt": ("Corrupt", "red")}
 NOTHING = "–"  # noqa: RUF001
 
@@ -70,7 +71,7 @@ def snapshot_facts(one: Snapshot) -> RenderableType:
     if one.abandoned:
         table.add_row("Abandoned", "the training went on from an older snapshot")
     if one.proven is not None:
-        table.add_row("Trial restore", "worked" if one.proven else "failed")
+        table.add_row("Trial restore", PROVEN[one.proven])
     for name, fact in _manifest_facts(one.manifest) if one.manifest else ():
         table.add_row(name, Text(fact))
     table.add_row("Path", Text(str(one.path)))

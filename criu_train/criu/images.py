@@ -15,6 +15,8 @@ from criu_train.criu.schema import image_schema
 from criu_train.errors import StoreError
 
 _LINKED = 0  # remap_type
+# Status of a map: vsyscall, vdso, vvar (criu/include/image.h).
+_ANYWHERE = 1 << 2 | 1 << 3 | 1 << 12
 _SERVICE_IMAGES = ("stats-dump", "stats-restore")
 
 
@@ -44,6 +46,14 @@ class Task:
     ppid: int
     comm: str
     threads: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Map:
+    """Where it begins, and what may be done there, as in /proc/PID/maps."""
+
+    start: int
+    protection: str
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,19 @@ class Images:
         entries = self._entries("pstree.img", self._schema.pb.pstree_entry)
         return tuple(Task(e.pid, e.ppid, self._comm(e.pid), tuple(e.threads)) for e in entries)
 
+    def maps(self, pid: int) -> tuple[Map, ...]:
+        """A task's memory maps, but for those that the kernel puts where it likes."""
+        for memory in self._entries(f"mm-{pid}.img", self._schema.pb.mm_entry):
+            return tuple(Map(e.start, _letters(e.prot)) for e in memory.vmas if not e.status & _ANYWHERE)
+        return ()
+
+    def descriptors(self, pid: int) -> frozenset[int]:
+        """Numbers of a task's open descriptors."""
+        for ids in self._entries(f"ids-{pid}.img", self._schema.pb.task_kobj_ids_entry):
+            name = f"fdinfo-{ids.files_id}.img"
+            return frozenset(entry.fd for entry in self._entries(name, self._schema.pb.fdinfo_entry))
+        return frozenset()
+
     def dump_stats(self) -> Mapping[str, int]:
         """CRIU's own figures by its own names (times in microseconds); empty when the dump left none."""
         for entry in self._entries("stats-dump", self._schema.pb.stats_entry):
@@ -170,3 +193,7 @@ class Images:
         expected = "IMG_SERVICE" if name in _SERVICE_IMAGES else "IMG_COMMON"
         if family(data) != self._schema.magic.by_name[expected]:
             raise ValueError("it does not start as an image does")
+
+
+def _letters(protection: int) -> str:
+    return "".join(letter if protection & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x")))

@@ -23,6 +23,7 @@ from criu_train.supervisor.dump_errors import TrainingEndedError
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight
 from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.prover import Prover
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, WantedDump
 from criu_train.supervisor.schedule import Schedule
@@ -76,11 +77,18 @@ class Watcher:
         self._began = time.monotonic()
         self._snapshots: list[tuple[str, float]] = []
         self._schedule = schedule
+        self._prover = Prover(store, options.prove, events, reporter)
         self._foresight = foresight
         self._late: asyncio.Future[Any] | None = None
 
     async def watch(self) -> Outcome:
         """Returns when the cell's training is gone. The cell itself still has to be closed."""
+        try:
+            return await self._watch()
+        finally:
+            await self._prover.stop()
+
+    async def _watch(self) -> Outcome:
         self._tell_schedule()
         while not self._cell.ended.done():
             if self._requests.stop_signal is not None:
@@ -177,6 +185,7 @@ class Watcher:
             notes=list(dumped.notes),
         )
         self._reporter.dumped(snapshot, seconds, dumped.notes)
+        self._prover.take(snapshot)
 
     def _dump_failed(self, trigger: str, error: CriuTrainError) -> None:
         self._state.change(dumps_failed=self._state.state.dumps_failed + 1)

@@ -1,0 +1,74 @@
+"""Trial restores: whether a snapshot can be restored here and now, seen without running a line of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from criu_train.errors import EnvironmentUnfitError, RestoreFailedError
+from criu_train.store.snapshot import Snapshot
+from criu_train.store.store import Store
+from criu_train.supervisor.control import runtime_directory
+from criu_train.supervisor.fitting import verified
+
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from criu_train.supervisor.proof_cell import main; main()"
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+# Whoever is ended takes all that it has started along.
+_APART = ("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--net", "--ipc", "--uts")
+_LIMIT_S = 600.0
+_MORE_S = 60.0  # for all but CRIU
+_SPARE = 256 << 20
+
+
+async def prove(store: Store, snapshot: Snapshot, limit_s: float = _LIMIT_S) -> tuple[str, ...]:
+    """Restore the snapshot into namespaces of its own, leave its tasks stopped, look at them, and end them.
+
+    Returns why it can't be restored, nothing when it can, and marks it in the store. Needs as much free memory as the
+    training has. Raises EnvironmentUnfitError where this machine can't try; the snapshot is not marked then.
+    """
+    try:
+        manifest = verified(snapshot)
+    except RestoreFailedError as error:
+        problems: tuple[str, ...] = (str(error),)
+    else:
+        if psutil.virtual_memory().available < manifest.memory_bytes + _SPARE:
+            raise EnvironmentUnfitError(
+                "there is not enough free memory for a trial restore",
+                tip="it needs as much as the training has; try when the training has ended, or on another machine",
+            )
+        with tempfile.TemporaryDirectory(prefix="proof-", dir=runtime_directory()) as scratch:
+            paths = {"snapshot": str(snapshot.path), "journals": str(store.layout.journals), "scratch": scratch}
+            problems = await _apart({**paths, "limit_s": limit_s}, limit_s + _MORE_S)
+    store.mark_proven(snapshot.id, not problems)
+    return problems
+
+
+async def _apart(order: dict[str, object], limit_s: float) -> tuple[str, ...]:
+    process = await asyncio.create_subprocess_exec(
+        *("nice", "-n", "19", *_APART, sys.executable, "-c", _PROGRAM, _PACKAGE_PARENT),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        answer, said = await asyncio.wait_for(process.communicate(json.dumps(order).encode()), limit_s)
+        return tuple(json.loads(answer))
+    except TimeoutError:
+        return (f"the trial restore took longer than {limit_s:.0f} s",)
+    except ValueError:
+        last = (said.decode(errors="replace").strip().splitlines() or ["it ended without a word"])[-1]
+        raise EnvironmentUnfitError(
+            f"the trial restore could not be made: {last}",
+            tip="it needs overlay file systems and network namespaces, which some containers do not allow",
+        ) from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
