@@ -22,7 +22,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PIVOT_ROOT = 155  # x86-64
 # Kept as they are: what is in them is the kernel's.
 _KERNELS = frozenset(
-    ("sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "mqueue", "bpf", "pstore")
+    ("sysfs", "devtmpfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "mqueue", "bpf", "pstore")
 )
 
 
@@ -46,6 +46,8 @@ def enter(scratch: Path) -> None:
         target = root / mount.path.lstrip("/")
         if mount.path == "/proc":
             _mount("proc", target, "proc")
+        elif mount.kind == "devpts":  # a terminal gets the number that it had
+            _mount("devpts", target, "devpts", options="newinstance,ptmxmode=0666,mode=620,gid=5")
         elif mount.kind in _KERNELS or not mount.writable or not os.path.isdir(mount.path):  # noqa: PTH112
             _mount(mount.path, target, flags=_MS_BIND)
         else:

@@ -20,7 +20,11 @@ from criu_train.store.integrity import verify as verify_snapshot
 from criu_train.store.snapshot import Snapshot, is_live
 from criu_train.store.store import Store
 
-_SOUND = (", every byte as it was written", ", every byte as it was written, and it can be restored here")
+_INTACT, _FIT, _UNFIT = (
+    ", every byte as it was written",
+    ", and it can be restored here",
+    ", but a trial restore failed",
+)
 EXIT_DAMAGED = 1  # `verify` found something
 
 _ID_HELP = "ID is an id, a unique beginning of one, the number after its dash, or `latest`."
@@ -119,14 +123,16 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, deep: bool, as
     else:
         chosen = [store.find(text) for text in ids or ("latest",)]
     results = _verify(chosen, quiet=as_program)
+    damaged = {one.id for one, problems in results if problems}
     if deep:
         results = [(one, problems or _prove(store, one)) for one, problems in results]
     if as_program:
         print_json([{"id": one.id, "ok": not problems, "problems": problems} for one, problems in results])
     else:
         for one, problems in results:
-            word = status_word("corrupt" if problems and one.status == "complete" else one.status)
-            console.print(Text.assemble(one.id, "  ", word, "" if problems else _SOUND[deep]))
+            word = status_word("corrupt" if one.id in damaged and one.status == "complete" else one.status)
+            sound = "" if one.id in damaged else _INTACT + ((_UNFIT if problems else _FIT) if deep else "")
+            console.print(Text.assemble(one.id, "  ", word, sound))
             for problem in problems:
                 console.print(Text(f"  {problem}"), soft_wrap=True)
     if any(problems for _, problems in results):
