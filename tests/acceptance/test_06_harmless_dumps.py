@@ -194,7 +194,7 @@ def test_a_supervisor_killed_alone_leaves_the_training_running_and_no_second_cop
     assert job.status()["state"] == "lost"
     job.wait_for_progress(5)
 
-    for call in (["run", "--", *command], ["restore", "--latest"]):
+    for call in (["run", "--fresh", "--", *command], ["restore", "--latest"]):
         refused = job.tell(*call)
         assert refused.code == 125
         assert str(init) in refused.text
