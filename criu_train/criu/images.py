@@ -65,7 +65,10 @@ class LinkRemap:
 
 
 class Images:
-    """Reads lazily; a damaged image raises StoreError when it is asked for."""
+    """Reads lazily; a damaged image raises StoreError when it is asked for.
+
+    Names that are no UTF-8 come out of protobuf as bytes; here they are what the os module makes of such.
+    """
 
     def __init__(self, directory: Path, pycriu: Path | None) -> None:
         self._dir = directory
@@ -76,7 +79,7 @@ class Images:
         deleted, helpers = {entry.orig_id for entry in self._remaps}, {helper for _, helper in self._links}
         return tuple(
             ImageFile(
-                path=reg.name,
+                path=os.fsdecode(reg.name),
                 size=reg.size if reg.HasField("size") else None,
                 mode=stat.S_IMODE(reg.mode),
                 flags=reg.flags,
@@ -90,19 +93,18 @@ class Images:
 
     def devices(self) -> tuple[str, ...]:
         """Paths of device files that were open or mapped."""
-        return tuple(
-            sorted({reg.name for reg in self._regular.values() if stat.S_ISCHR(reg.mode) or stat.S_ISBLK(reg.mode)})
-        )
+        devices = (reg for reg in self._regular.values() if stat.S_ISCHR(reg.mode) or stat.S_ISBLK(reg.mode))
+        return tuple(sorted({os.fsdecode(reg.name) for reg in devices}))
 
     @property
     def dirs(self) -> tuple[str, ...]:
         """Directories that must exist: working and root directories of the tasks, and directories held open."""
-        return tuple(sorted({reg.name for reg in self._regular.values() if stat.S_ISDIR(reg.mode)}))
+        return tuple(sorted({os.fsdecode(reg.name) for reg in self._regular.values() if stat.S_ISDIR(reg.mode)}))
 
     def link_remaps(self) -> tuple[LinkRemap, ...]:
         """Files that must lie at ``remap_path`` before a restore."""
         return tuple(
-            LinkRemap(self._regular[helper].name, self._regular[original].name)
+            LinkRemap(os.fsdecode(self._regular[helper].name), os.fsdecode(self._regular[original].name))
             for original, helper in self._links
             if helper in self._regular and original in self._regular
         )
@@ -113,7 +115,7 @@ class Images:
         for socket in self._sockets:
             name = os.fsdecode(bytes(socket.name)).removesuffix("\0")
             if name and not name.startswith("\0"):  # the other kind is abstract: no path
-                paths.add(os.path.normpath(Path(socket.name_dir or "/", name)))
+                paths.add(os.path.normpath(Path(os.fsdecode(socket.name_dir) or "/", name)))
         return tuple(sorted(paths))
 
     def tasks(self) -> tuple[Task, ...]:
@@ -172,7 +174,7 @@ class Images:
 
     def _comm(self, pid: int) -> str:
         for core in self._entries(f"core-{pid}.img", self._schema.pb.core_entry):
-            return str(core.tc.comm)
+            return os.fsdecode(core.tc.comm)
         return ""
 
     def _entries(self, name: str, message: Any) -> Iterator[Any]:

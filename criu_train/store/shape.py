@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def misfit(record: object) -> str | None:
@@ -17,9 +17,11 @@ def misfit(record: object) -> str | None:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """For what JSON can hold and we make of it: scalars, unions, ``tuple[X, ...]``, ``Mapping[str, X]``, records."""
+    """For what JSON can hold and we make of it: scalars, literals, unions, tuples of one type, mappings, records."""
     inner = get_args(hint)
     origin = get_origin(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
     if origin is UnionType:
         return any(_fits(value, one) for one in inner)
     if origin is tuple:

@@ -12,8 +12,10 @@ from typing import Any, Literal
 import psutil
 
 from criu_train.cell import processes
+from criu_train.store.shape import misfit
 
 StateName = Literal["starting", "restoring", "running", "dumping", "stopping", "backoff", "finished", "lost"]
+_PID_MAX = 1 << 22  # the kernel's PID_MAX_LIMIT
 ALIVE: frozenset[str] = frozenset({"starting", "restoring", "running", "dumping", "stopping", "backoff"})
 
 
@@ -52,7 +54,7 @@ class State:
 
 
 def _alive(pid: int | None, started: float | None) -> bool:
-    if pid is None or started is None or processes.start_time(pid) != started:
+    if pid is None or not 0 < pid <= _PID_MAX or started is None or processes.start_time(pid) != started:
         return False
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
@@ -64,9 +66,10 @@ def read_state(path: Path) -> State | None:
     """The state last written, or None when there is none that can be read."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-        return State(**content)
-    except (OSError, ValueError, TypeError):
+        state = State(**content)
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return None if misfit(state) else state
 
 
 class StateFile:
