@@ -1,6 +1,7 @@
 """Programs that people really run are killed and go on, and leave what they leave undisturbed.
 
-With ``ZOO_RESULTS`` what came of each is written there, for the table in docs/workloads.md (scripts/zoo).
+``scripts/test`` runs one of each kind, ``scripts/zoo`` all. With ``ZOO_RESULTS`` what came of each is written there, for
+the table in docs/workloads.md.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
-from zoo.catalog import PROGRAMS
+from zoo.catalog import PROGRAMS, SHORT
 from zoo.interrupt import Outcome, carry, refuse
 from zoo.program import Program
 
@@ -23,7 +25,11 @@ def note(program: Program, outcome: Outcome) -> None:
         Path(directory, f"{program.name}.json").write_text(json.dumps(asdict(outcome)))
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda one: one.name)
+def marked(program: Program) -> Any:
+    return pytest.param(program, id=program.name, marks=[pytest.mark.short] if program.name in SHORT else [])
+
+
+@pytest.mark.parametrize("program", [marked(program) for program in PROGRAMS])
 def test_a_program_that_is_killed_leaves_what_it_leaves_undisturbed(program: Program, place: Path) -> None:
     try:
         outcome = refuse(program, place) if program.refused else carry(program, place)

@@ -12,3 +12,11 @@ PROGRAMS: tuple[Program, ...] = (
     *files.PROGRAMS,
     *network.PROGRAMS,
 )
+
+# One of each kind: what scripts/test has time for. scripts/zoo runs all.
+SHORT = frozenset(
+    (
+        *("torch-fork", "torch-ddp2", "jax", "xgboost", "ppo", "lightning", "sklearn"),
+        *("bash-epochs", "openmp", "notebook", "node", "sqlite-wal", "inotify", "http-requests", "grpc"),
+    )
+)
