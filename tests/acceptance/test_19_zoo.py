@@ -1,7 +1,7 @@
 """Programs that people really run are killed and go on, and leave what they leave undisturbed.
 
-``scripts/test`` runs one of each kind, ``scripts/zoo`` all. With ``ZOO_RESULTS`` what came of each is written there, for
-the table in docs/workloads.md.
+``scripts/test`` runs one of each kind, ``scripts/zoo`` all. With ``ZOO_RESULTS`` what came of each is written there,
+for the table in docs/workloads.md.
 """
 
 from __future__ import annotations
