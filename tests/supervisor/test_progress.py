@@ -11,8 +11,7 @@ from criu_train.supervisor.watching import Outcome
 
 
 def life(snapshot: str | None = None) -> Any:
-    restored = SimpleNamespace(snapshot=SimpleNamespace(id=snapshot)) if snapshot else None
-    return SimpleNamespace(restored=restored)
+    return SimpleNamespace(snapshot=SimpleNamespace(id=snapshot) if snapshot else None)
 
 
 def died(lived_s: float, *snapshots: tuple[str, float]) -> Outcome:
