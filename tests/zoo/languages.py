@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from zoo.program import HOME, Program, python, shell
+
+UV = str(Path(sys.executable).with_name("uv"))
 
 FAMILY = "not Python alone"
 
@@ -60,7 +63,15 @@ PROGRAMS: tuple[Program, ...] = (
         name="uv-run",
         what="uv run python train.py",
         family=FAMILY,
-        command=("uv", "run", "--no-project", "--offline", "--python", sys.executable, *python("digits_sgd.py", 100)),
+        command=(
+            str(Path(sys.executable).with_name("uv")),
+            "run",
+            "--no-project",
+            "--offline",
+            "--python",
+            sys.executable,
+            *python("digits_sgd.py", 100),
+        ),
         lines=100,
         rest_s=0.4,
     ),
