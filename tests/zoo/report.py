@@ -39,7 +39,8 @@ def page(outcomes: Mapping[str, Outcome]) -> Iterator[str]:
     yield "for byte (databases: row for row), and preflight had foreseen nothing else. No program was changed for it;"
     yield "they are in `tests/workloads/zoo`, their commands in `tests/zoo`."
     yield ""
-    yield f"{carried} of {len(PROGRAMS)} are carried. Python {platform.python_version()}, kernel {platform.release().partition("-")[0]},"
+    kernel = platform.release().partition("-")[0]
+    yield f"{carried} of {len(PROGRAMS)} are carried. Python {platform.python_version()}, kernel {kernel},"
     yield f"CRIU {criu}, {versions()}."
     for family in dict.fromkeys(program.family for program in PROGRAMS):
         yield from ("", f"## {family}", "")
