@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import StartJob
-from harness import Job, workload
+from harness import Job, until, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -19,7 +20,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 def test_a_dump_waits_until_it_has_been_read(start_job: StartJob, kind: str) -> None:
     job = start_job(workload("waiting.py", kind, "attentive", 2000), "--every", "1h")
     job.wait_for_step(10)
-    identity = job.dump()
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(job.dump)
+        until(lambda: any(job.store.glob("snapshots/*-000002")), "a second try")
+        (job.place / "read").touch()
+        identity = asked.result()
     assert notes(job, identity) == []
     job.kill_everything()
     job.start()
