@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from criu_train.cell.channel import WELCOME
@@ -20,7 +22,8 @@ def make_door(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
-        door.bind(str(path))
+        with _short(path) as address:
+            door.bind(address)
         path.chmod(0o600)
         door.listen()
     except OSError:
@@ -49,10 +52,21 @@ def _knock_once(path: Path) -> tuple[Wire, int] | None:
     with contextlib.ExitStack() as stack:
         stack.callback(sock.close)
         sock.settimeout(10.0)
-        sock.connect(str(path))
+        with _short(path) as address:
+            sock.connect(address)
         said, fds, _, _ = socket.recv_fds(sock, _RECORD, 1)
         if said != WELCOME or not fds:
             return None
         sock.setblocking(False)
         stack.pop_all()
         return Wire(sock), fds[0]
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """The same path in the 107 bytes that an address may have."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

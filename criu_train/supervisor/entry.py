@@ -159,7 +159,9 @@ async def _adopt(store: Store, criu: Criu, state: State, *, options: RunOptions,
         return None
     lock = StoreLock(orphan.lock_fd)
     try:
-        await asyncio.to_thread(_tidy_up, store, tree=orphan.cell.tree(), wanted=None)
+        # Else no CRIU was at work, and whoever stands still in the tree was stopped on purpose.
+        left_by_a_dump = orphan.cell.tree() if state.state in ("dumping", "stopping") else []
+        await asyncio.to_thread(_tidy_up, store, tree=left_by_a_dump, wanted=None)
         supervisor = Supervisor(
             store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime, before=state
         )
@@ -169,8 +171,10 @@ async def _adopt(store: Store, criu: Criu, state: State, *, options: RunOptions,
 
 
 def _tidy_up(store: Store, *, tree: list[int], wanted: str | None) -> None:
-    """What an interruption left behind. ``tree``: of a training that lives on, ``wanted``: the snapshot that is to be
-    restored with its connections."""
+    """What an interruption left behind.
+
+    ``tree``: that a dump may have left in disorder; ``wanted``: the snapshot to be restored with its connections.
+    """
     for snapshot in store.snapshots():
         # If its CRIU was killed, its packet rules are still there; or they keep peers waiting for a restore.
         preempted = snapshot.manifest is not None and snapshot.manifest.trigger == "preempt"

@@ -27,19 +27,24 @@ from criu_train.criu.find import Criu, find_criu
 from criu_train.criu.images import Images
 from criu_train.criu.resemblance import differences
 from criu_train.errors import CriuTrainError
+from criu_train.store.layout import StoreLayout
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import INDEX, Snapshot, read_snapshot
 from criu_train.supervisor.reconnecting import reconnect_here
+from criu_train.supervisor.restoring import free_range
 from criu_train.workspace.journal import Journals
 from criu_train.workspace.listing import read_listing
+from criu_train.workspace.place import settle_in
 from criu_train.workspace.rollback import roll_back
 
-_SERVICES = Path("/run/criu-train-proof")
+_OOM_SCORE = 1000
 
 
 def main() -> None:
     """What is to be done comes as JSON on stdin; what is wrong with the snapshot goes to stdout, a list."""
     order = json.load(sys.stdin)
+    # When memory runs out it is the trial that has to go; what it restores inherits this.
+    Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     os.dup2(0, KEPT_FD)  # nothing else is to be opened by this number
     answer = os.dup(1)
     os.dup2(2, 1)
@@ -57,7 +62,7 @@ def main() -> None:
 def prove(order: dict[str, Any], on_damage: Callable[[str], None]) -> Sequence[str]:
     """What is wrong. ``on_damage`` does not return: CRIU waits for bytes that will not come.
 
-    ``order``: paths of the ``snapshot``, the ``journals`` and an empty ``scratch`` directory; ``limit_s``."""
+    ``order``: paths of the ``store``, the ``snapshot`` and an empty ``scratch`` directory; ``limit_s``."""
     criu = find_criu()
     view.bring_loopback_up()
     view.enter(Path(order["scratch"]))
@@ -65,31 +70,33 @@ def prove(order: dict[str, Any], on_damage: Callable[[str], None]) -> Sequence[s
     manifest = snapshot.manifest
     if manifest is None:
         return [snapshot.reason or snapshot.status]
-    _SERVICES.mkdir(mode=0o700)
-    listing = read_listing(snapshot.path / "listing.json")
-    journals = Journals.since(Path(order["journals"]), manifest.journal, manifest.journal_offset)
-    roll_back(listing, snapshot.path / "files", journals, _SERVICES / "kept")
+    here = Path(order["scratch"])  # in the view it is empty again
+    layout = StoreLayout(Path(order["store"]))
+    listing, renamed = settle_in(read_listing(snapshot.path / "listing.json"), layout, rename=manifest.packed)
+    journals = Journals.since(layout.journals, manifest.journal, manifest.journal_offset)
+    roll_back(listing, snapshot.path / "files", journals, here / "kept")
     with ExitStack() as stack:
         images = snapshot.images
         if manifest.packed:
-            images = _SERVICES / "images"
+            images = here / "images"
             images.mkdir()
-            replaced = reconnect_here(snapshot, criu.pycriu, "close-external", {}).image
+            replaced = reconnect_here(snapshot, criu.pycriu, "close-external", renamed).image
             if replaced is not None:
                 (images / FILES).write_bytes(replaced)
             pages = stack.enter_context(closing(StoredPages.open(snapshot.path, manifest.files[INDEX].digest)))
             names = frozenset(p.removeprefix("images/") for p in manifest.files if p.startswith("images/"))
             stack.enter_context(closing(Serving(snapshot.images, pages, images, on_damage, names=names)))
-        failure = _restore(criu, snapshot, manifest, images, order["limit_s"])
+        failure = _restore(criu, snapshot, manifest, images, log=here / "restore.log", limit_s=order["limit_s"])
         return failure or list(differences(Images(snapshot.images, criu.pycriu)))
 
 
-def _restore(criu: Criu, snapshot: Snapshot, manifest: Manifest, images: Path, limit_s: float) -> list[str]:
-    log = _SERVICES / "restore.log"
+def _restore(
+    criu: Criu, snapshot: Snapshot, manifest: Manifest, images: Path, *, log: Path, limit_s: float
+) -> list[str]:
     terminal = (KEPT_FD, manifest.terminal) if manifest.terminal else None
     command = restore_command(criu, images=images, log=log, stream=manifest.packed, terminal=terminal)
     tasks = Images(snapshot.images, criu.pycriu).tasks()
-    set_next_pid(max((number for task in tasks for number in (task.pid, *task.threads)), default=1) + 1)
+    set_next_pid(free_range(manifest.ns_last_pid + 1, {n for task in tasks for n in (task.pid, *task.threads)}))
     master, slave = pty.openpty()
     os.dup2(slave, KEPT_FD)
     try:

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import psutil
 
+from criu_train.criu.find import find_criu
 from criu_train.errors import EnvironmentUnfitError, RestoreFailedError
+from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
 from criu_train.supervisor.control import runtime_directory
-from criu_train.supervisor.fitting import verified
+from criu_train.supervisor.fitting import fit, verified
+from criu_train.workspace.listing import read_listing
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from criu_train.supervisor.proof_cell import main; main()"
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
@@ -33,7 +36,7 @@ async def prove(store: Store, snapshot: Snapshot, limit_s: float = _LIMIT_S) -> 
     training has. Raises EnvironmentUnfitError where this machine can't try; the snapshot is not marked then.
     """
     try:
-        manifest = verified(snapshot)
+        manifest = await asyncio.to_thread(_looked_at, store, snapshot)
     except RestoreFailedError as error:
         problems: tuple[str, ...] = (str(error),)
     else:
@@ -43,10 +46,18 @@ async def prove(store: Store, snapshot: Snapshot, limit_s: float = _LIMIT_S) -> 
                 tip="it needs as much as the training has; try when the training has ended, or on another machine",
             )
         with tempfile.TemporaryDirectory(prefix="proof-", dir=runtime_directory()) as scratch:
-            paths = {"snapshot": str(snapshot.path), "journals": str(store.layout.journals), "scratch": scratch}
+            paths = {"store": str(store.layout.root), "snapshot": str(snapshot.path), "scratch": scratch}
             problems = await _apart({**paths, "limit_s": limit_s}, limit_s + _MORE_S)
-    store.mark_proven(snapshot.id, not problems)
+    if snapshot.path.exists():  # else it was pruned meanwhile
+        store.mark_proven(snapshot.id, not problems)
     return problems
+
+
+def _looked_at(store: Store, snapshot: Snapshot) -> Manifest:
+    """Whatever a restore asks before it touches anything."""
+    manifest = verified(snapshot)
+    fit(snapshot, manifest, read_listing(snapshot.path / "listing.json"), criu=find_criu(), store=store.layout.root)
+    return manifest
 
 
 async def _apart(order: dict[str, object], limit_s: float) -> tuple[str, ...]:

@@ -178,7 +178,7 @@ class Restorer:
             argv,
             limit_s=self._options.restore_timeout,
             stderr=log,
-            next_pid=_free_range(manifest.ns_last_pid + 1, taken),
+            next_pid=free_range(manifest.ns_last_pid + 1, taken),
             terminal=(self._store.layout.output_log, our_terminal_size()) if terminal else None,
         )
         if ended.problem:  # no snapshot's fault: the next one would fail the same way
@@ -226,7 +226,7 @@ async def _see_alive(cell: Cell) -> None:
         raise RestoreFailedError("the restored training stands still", tip="see the restore log in the store")
 
 
-def _free_range(start: int, taken: set[int], width: int = 64) -> int:
+def free_range(start: int, taken: set[int], width: int = 64) -> int:
     """The first number from ``start`` on with ``width`` free ones behind it: CRIU's own processes go there."""
     while clash := next((n for n in range(start, start + width) if n in taken), None):
         start = clash + 1

@@ -214,7 +214,8 @@ class Supervisor:
             watcher = self._watcher(life, schedule)
             follower = self._follow_output(_shown_so_far(output, life))
         except BaseException:
-            await cell.kill()  # nobody would watch over it; the run goes on from the same snapshot
+            if not life.adopted:
+                await cell.kill()  # nobody would watch over it; the run goes on from the same snapshot
             raise
         self._reporter.started(os.getpid(), self._options.every, schedule.left if schedule.trigger == "trial" else None)
         self._requests.on_resize = lambda: cell.resize(our_terminal_size())
@@ -268,6 +269,6 @@ def _shown_so_far(output: Path, life: Life) -> int:
     """Bytes of output.log: those at the cut, since what was written after a restore is still to be shown; of an adopted
     training all that there are, since nobody knows what its supervisor had shown."""
     if life.adopted:
-        return output.stat().st_size
+        return output.stat().st_size if output.exists() else 0
     entries = life.listing.entries if life.listing else ()
     return next((entry.size for entry in entries if entry.path == str(output)), 0)

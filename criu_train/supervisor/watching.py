@@ -185,7 +185,8 @@ class Watcher:
             notes=list(dumped.notes),
         )
         self._reporter.dumped(snapshot, seconds, dumped.notes)
-        self._prover.take(snapshot)
+        if self._requests.stop_signal is None:
+            self._prover.take(snapshot)
 
     def _dump_failed(self, trigger: str, error: CriuTrainError) -> None:
         self._state.change(dumps_failed=self._state.state.dumps_failed + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -132,6 +133,25 @@ def test_a_training_that_dies_after_it_was_adopted_is_restarted_from_its_snapsho
     assert job.status()["restored_from"] == snapshot
     assert job.finish() == 0
     assert job.contents() == undisturbed(PLAIN).contents
+
+
+def test_what_was_stopped_on_purpose_stays_so_and_a_lost_log_ends_no_training(start_job: StartJob, place: Path) -> None:
+    command = [*PLAIN, "--control", str(place)]
+    job = start_job(command, "--every", "1h")
+    job.wait_for_step(5)
+    (place / "undumpable").touch()
+    job.wait_for_progress(3)
+    assert job.tell("dump").code == 125
+    assert [one["status"] for one in job.snapshots()] == ["incomplete"]
+    [child] = psutil.Process(job.wait_for_pid("root_pid")).children()
+    child.suspend()
+    until(lambda: child.status() == psutil.STATUS_STOPPED, "the child to be stopped")
+    job.kill_supervisor()
+    (job.store / "output.log").unlink()
+    taken_over(job)
+    assert child.status() == psutil.STATUS_STOPPED
+    child.resume()
+    job.wait_for_progress(3)
 
 
 def test_another_command_or_a_fresh_start_does_not_take_it_over(start_job: StartJob) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import Reference, StartJob
 from harness import Job, torchrun, until, workload
@@ -88,6 +93,38 @@ def test_a_snapshot_with_a_wrong_byte_is_not_even_tried(start_job: StartJob) -> 
     pack.write_bytes(damaged)
     ok, _ = verify(job)
     assert not ok
+
+
+def test_an_imported_snapshot_is_tried_as_it_would_be_restored(start_job: StartJob, place: Path) -> None:
+    job = start_job(TALKING, "--every", "1h", store=place / "store")
+    job.wait_for_step(10)
+    job.send(signal.SIGTERM)
+    assert job.wait() == 143
+    assert job.tell("snapshot", "export", "latest", str(place / "exported")).code == 0
+    shutil.rmtree(job.store)
+    other = Job(job.place, TALKING, store=place / "other")
+    assert other.tell("snapshot", "import", str(place / "exported")).code == 0
+    assert verify(other) == (True, [])
+
+
+def test_when_memory_runs_out_a_trial_goes_first(start_job: StartJob) -> None:
+    job = start_job(TALKING, "--every", "1h")
+    job.wait_for_step(10)
+    job.dump()
+    with ThreadPoolExecutor(1) as asking:
+        asked = asking.submit(verify, job)
+        until(lambda: "1000" in trials(), "a trial that the kernel would choose", 30)
+        assert asked.result() == (True, [])
+
+
+def trials() -> list[str]:
+    """How willing the kernel is to kill each process of a trial that goes on now."""
+    scores = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if any("proof_cell" in word for word in process.cmdline()) and process.name().startswith("python"):
+                scores.append(Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip())
+    return scores
 
 
 def test_run_proves_its_snapshots_and_tells(start_job: StartJob) -> None:
