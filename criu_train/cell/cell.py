@@ -184,6 +184,18 @@ class Cell:
             await self._cut.settle()
         return CriuExit(**message)
 
+    async def helper(self, argv: Sequence[str], *, said: Path, limit_s: float, undo: Sequence[str] | None) -> int:
+        """Run a program that prepares the training for CRIU, or undoes that; its exit code, -n for signal n.
+
+        ``said``: where its output goes. ``undo``: the command line of what undoes its work, which init runs by itself
+        when there is no supervisor any more that asks for it; None for a program that undoes.
+        """
+        ended = self._link.expect("helper_ended")
+        self._link.send(
+            "helper", argv=list(argv), said=str(said), limit_s=limit_s, undo=list(undo) if undo is not None else None
+        )
+        return int((await ended)["code"])
+
     async def release(self) -> None:
         """What a killed CRIU left is mended: everybody whom init holds because of it goes on.
 

@@ -23,6 +23,7 @@ from typing import Any
 from criu_train.cell.channel import Channel
 from criu_train.cell.criu_child import CriuChild
 from criu_train.cell.guard import Guard, describe
+from criu_train.cell.helper_child import HelperChild
 from criu_train.cell.hold import Held
 from criu_train.cell.keep import LOOK_EVERY_S
 from criu_train.cell.launch import LaunchFailure, last_pid, prefer_this_process, set_next_pid
@@ -50,6 +51,7 @@ class Init:
         )
         self._root = RootTask(settings["cell_file"], settings["facts"])
         self._criu: CriuChild | None = None
+        self._helper = HelperChild(self._root.nice)
         self._held = Held()
         self._guard = Guard()
         self._terminal: Terminal | None = None
@@ -88,6 +90,7 @@ class Init:
                 self._guard.attempt(self._criu.check, self._held)
                 if self._criu.ask_fd >= 0:
                     self._guard.attempt(self._held.sockets.look, self._criu.pid)
+            self._guard.attempt(self._helper.check)
             self._guard.attempt(self._held.check)
             if self._stop_at is not None and time.monotonic() >= self._stop_at:
                 self._done = True
@@ -104,7 +107,7 @@ class Init:
 
     def _next_wait(self) -> float:
         now = time.monotonic()
-        wait = self._beat_at - now
+        wait = min(self._beat_at, self._helper.deadline) - now
         if self._criu is not None:
             wait = min(wait, self._criu.deadline - now, LOOK_EVERY_S if self._criu.ask_fd >= 0 else wait)
         return max(0.0, wait)
@@ -118,6 +121,7 @@ class Init:
         handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "launch": self._launch,
             "criu": self._run_criu,
+            "helper": self._run_helper,
             "adopt": self._adopt,
             "answer": self._answer,
             "release": lambda _: self._held.release(),
@@ -131,6 +135,8 @@ class Init:
             return
         if kind == "launch":
             self._channel.tell("launch_failed", errno=getattr(problem, "errno", None) or errno.EINVAL, step="start")
+        elif kind == "helper":
+            self._channel.tell("helper_ended", code=126)
         elif kind == "criu":
             self._channel.tell("criu_ended", code=126, timed_out=False, was_stopped=False, problem=describe(problem))
 
@@ -185,6 +191,23 @@ class Init:
         self._watch.ignore(criu.pid)
         self._channel.tell("criu_started", pid=criu.pid, terminal=self._terminal.key if self._terminal else None)
 
+    def _run_helper(self, message: dict[str, Any]) -> None:
+        self._helper.start(message["argv"], message["said"], message["limit_s"], message["undo"])
+
+    def _helper_ended(self, status: int) -> None:
+        ended = self._helper.ended(status)
+        self._channel.tell("helper_ended", **ended)
+        if self._channel.connected:
+            return
+        if self._helper.stuck and self._root.pid is not None:
+            os.kill(self._root.pid, signal.SIGKILL)  # so that the next supervisor restores it
+        self._undo_alone()
+
+    def _undo_alone(self) -> None:
+        """There is no supervisor that could: what a helper has done must not stay."""
+        if self._criu is None and not self._channel.connected:
+            self._helper.start_owed()
+
     def _let_go_of(self, criu: CriuChild) -> None:
         if criu.ask_fd >= 0:
             with contextlib.suppress(KeyError):
@@ -229,6 +252,9 @@ class Init:
     def _child_changed(self, pid: int, status: int) -> None:
         if self._criu is not None and pid == self._criu.pid:
             self._criu_changed(self._criu, status)
+        elif pid == self._helper.pid:
+            if not (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)):
+                self._helper_ended(status)
         elif not (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)) and self._root.is_root(pid, status):
             self._training_ended(status)
 
@@ -243,6 +269,7 @@ class Init:
         self._channel.tell("criu_ended", **ended, problem="")
         if ended["code"] >= 0 or not self._channel.connected:
             self._held.release()
+        self._undo_alone()
 
     def _training_ended(self, status: int) -> None:
         self._guard.attempt(self._watch.sync)
@@ -266,9 +293,11 @@ class Init:
                 os.kill(self._root.pid, signal.SIGTERM)
         if self._criu is not None:
             self._criu.answer(False)
+        self._undo_alone()
 
     def _on_knock(self) -> None:
-        ready = self._root.pid is not None and self._criu is None and self._stop_at is None
+        at_work = self._criu is not None or self._helper.pid or self._helper.owed is not None
+        ready = self._root.pid is not None and not at_work and self._stop_at is None
         if self._channel.admit(ready=ready):
             self._channel.tell(
                 "here",

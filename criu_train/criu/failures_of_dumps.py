@@ -88,8 +88,8 @@ OF_DUMPS = (
         "gpu",
         r"Error .*/dev/(?:nvidia|kfd|dri/)"
         r"|Can't dump file \d+ of that type \[20\d+\] \(chr (?:195|226|23[4-9]|50\d):\d+",
-        "the training uses a GPU, which can't be dumped",
-        "train on the CPU: GPUs are not supported yet",
+        "a task holds a GPU that was not moved aside",
+        "GPUs take CUDA and NVIDIA's driver 570 or newer; watch them (nvidia-smi, NVML) from outside of the training",
     ),
     row(
         "device-mapping",

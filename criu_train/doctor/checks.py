@@ -14,6 +14,7 @@ import psutil
 from criu_train.cell import fanotify
 from criu_train.criu.find import Criu, find_criu
 from criu_train.criu.verdicts import remember
+from criu_train.cuda.command import OLDEST_DRIVER, can_move_aside, driver_version
 from criu_train.doctor import privileges
 from criu_train.doctor.probe import probe
 from criu_train.errors import EnvironmentUnfitError
@@ -63,7 +64,7 @@ def examine(store: Path) -> Report:
     if criu is not None:
         checks += [_feature(criu, *row) for row in _FEATURES]
         checks += list(_probe(criu))
-    checks += [_fanotify(store), _huge_pages(), *_room(store)]
+    checks += [_fanotify(store), _huge_pages(), *_gpus(), *_room(store)]
     return Report(tuple(checks), criu)
 
 
@@ -156,6 +157,17 @@ def _huge_pages() -> Check:
         tip = f"dumps stand still for less long after: echo madvise > {_HUGE_PAGES}"
         return Check("huge pages", False, "switched off", tip, needed=False)
     return Check("huge pages", True, f"captures can use them ({mode})", needed=False)
+
+
+def _gpus() -> Iterator[Check]:
+    """Whether what lies on NVIDIA's GPUs can be moved to main memory, where there are any."""
+    if (version := driver_version()) is None:
+        return
+    if can_move_aside(version):
+        yield Check("GPUs", True, f"NVIDIA's driver {version} moves their memory aside for dumps", needed=False)
+    else:
+        tip = f"install driver {OLDEST_DRIVER} or newer to take snapshots of trainings on GPUs"
+        yield Check("GPUs", False, f"NVIDIA's driver {version} can't move their memory aside", tip, needed=False)
 
 
 def _room(store: Path) -> Iterator[Check]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from criu_train.cell import processes
 from criu_train.criu.command import GHOST_LIMIT
-from criu_train.doctor.preflight_notice import Notice, blocks, fine, io_uring
+from criu_train.doctor.preflight_notice import Notice, blocks, fine, gpu, io_uring
 from criu_train.doctor.preflight_tree import FAR_AWAY, Descriptor, Tree
 
 _CARRIED = frozenset(("eventfd", "eventpoll", "signalfd", "timerfd", "inotify", "fanotify", "pidfd"))
@@ -22,7 +22,6 @@ _WHY_CARRIED = "CRIU makes them anew as they were"
 _WHY_KERNEL = "an object of the kernel without a file, whose state CRIU has no way to read"
 _WHY_DEVICE = "a device has state of its own, which CRIU can't read"
 _GPU = re.compile(r"/dev/(nvidia|kfd|dri/|accel)")
-_GPU_WHY = "the state lies in the card and its driver"
 _HIDDEN_WHY = "CRIU opens it again by its name, which leads to something else, or nowhere"
 _DELETED = " (deleted)"
 _NO_FILES = ("/secretmem", "/dmabuf:")
@@ -144,7 +143,7 @@ def _device(tree: Tree, one: Descriptor) -> Iterator[Notice]:
     major, minor = os.major(one.status.st_rdev), os.minor(one.status.st_rdev)
     place = tree.place(one)
     if _GPU.match(one.link):
-        yield blocks("gpu", _GPU_WHY, place)
+        yield gpu(one.pid, one.link, place)
     elif (major, minor) == (_MISC, _TUN):
         yield blocks("tun", "the interface belongs to the network namespace, which stays outside of snapshots", place)
     elif major == _MEMORY or (major, minor) == (_MISC, _AUTOFS):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from criu_train.cell.processes import dumpable_bytes
-from criu_train.doctor.preflight_notice import Notice, blocks, fine, io_uring
+from criu_train.doctor.preflight_notice import Notice, blocks, fine, gpu, io_uring
 from criu_train.doctor.preflight_tree import Task, Tree
 from criu_train.units import format_size
 
@@ -41,7 +41,7 @@ def _mapping(tree: Tree, task: Task, path: str) -> Iterator[Notice]:
     place = str(task)
     name = path.removesuffix(" (deleted)")
     if _GPU.match(name):
-        yield blocks("gpu", "the state lies in the card and its driver", place)
+        yield gpu(task.pid, name, place)
     elif name.startswith("/SYSV"):
         why = "segments of shmget() belong to an IPC namespace, which a snapshot does not have"
         yield blocks("sysv-shm", why, place)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from criu_train.criu.failures import FAILURES
+from criu_train.cuda.command import OLDEST_DRIVER, can_move_aside, driver_version, uses_cuda
 
 Level = Literal["blocks", "warns", "fine"]
 
@@ -46,3 +47,12 @@ def io_uring(place: str, *, in_a_cell: bool) -> Notice:
         "try it out as `run` would start it: `criu-train doctor -- COMMAND`",
         place,
     )
+
+
+def gpu(pid: int, device: str, place: str) -> Notice:
+    """A GPU's device, open or mapped."""
+    if device.startswith("/dev/nvidia"):
+        if uses_cuda([pid]) and can_move_aside(driver_version()):
+            return fine("descriptors and mappings of GPUs", "GPU memory is moved to main memory for a dump", place="")
+        return blocks("gpu", f"it takes CUDA, and NVIDIA's driver {OLDEST_DRIVER} or newer, to move it aside", place)
+    return blocks("gpu", "the state lies in the card and its driver, which only NVIDIA's moves to main memory", place)

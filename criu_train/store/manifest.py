@@ -65,6 +65,7 @@ class Facts:
     journal: str = ""  # file name below journals/
     journal_offset: int = 0  # where the journal stood at the cut, bytes
     notes: tuple[str, ...] = ()  # warnings: what the snapshot could not hold
+    cuda: bool = False  # GPU memory lies in main memory in it
     terminal: str | None = None  # the training's, as CRIU knew it at the dump
 
 

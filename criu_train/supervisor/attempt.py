@@ -34,6 +34,7 @@ from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
 from criu_train.supervisor.describing import describe_snapshot, notes_of
+from criu_train.supervisor.devices import Devices
 from criu_train.supervisor.dump_errors import BROKEN_PIPE, PassingFailureError, TrainingEndedError, failure_of, read_log
 from criu_train.supervisor.hook import prepare_hook
 from criu_train.supervisor.keeper import Keeper
@@ -91,6 +92,7 @@ class Attempt:
         self._patient = patient
         self.unread = ""
         self._draft: Draft | None = None
+        self._devices = Devices(context.cell, context.store.layout.root)
         self._archivist: Archivist | None = None
         self._captured: CaptureSummary | None = None
         self._deadline: float | None = None
@@ -116,9 +118,11 @@ class Attempt:
         self._deadline = deadline
         self._pids = context.cell.tree()
         self._refuse_tasks_apart()
-        memory = await asyncio.to_thread(dumpable_bytes, self._pids)
+        await self._devices.look(self._pids)
+        memory = self._devices.bytes + await asyncio.to_thread(dumpable_bytes, self._pids)
         self._archivist = await context.keeper.archivist()
         arena = await self._archivist.prepare(memory)
+        self._devices.check_memory()
         self._earlier = await asyncio.to_thread(check_room, context.store, max(0, memory - arena))
         self._draft = draft = context.store.new_draft(context.run.id, self._trigger)
         try:
@@ -155,6 +159,8 @@ class Attempt:
             else:
                 draft.discard(str(error))
             raise
+        finally:
+            self._devices.end_the_stuck()
 
     def _refuse_tasks_apart(self) -> None:
         try:
@@ -188,31 +194,29 @@ class Attempt:
         try:
             async with machine_lock(context.runtime, _left(deadline, usual_s)):
                 await asyncio.to_thread(clear_the_way, self._pids)
-                clean = False
-                try:
-                    ended = await context.cell.criu(
-                        argv,
-                        limit_s=_left(deadline, usual_s),
-                        stderr=draft.dump_log,
-                        hook=hook,
-                        at_cut=self._at_cut,
-                    )
-                    self._criu_was_killed = ended.killed
-                    # A dump that ends the tree leaves its network lock for a restore to lift, which may never come; but
-                    # without it peers that are to be kept would be told that nobody is there any more.
-                    kept = ended.code == 0 and context.options.tcp == "keep"
-                    clean = not ended.killed and (self._leave_running or kept)
-                finally:
-                    if not clean:
-                        everyone = [*context.cell.tree(), *context.cell.strays()]
-                        await asyncio.to_thread(cure, everyone, log=read_log(draft.dump_log))
-                        await context.cell.release()
-                return ended
+                async with self._devices.aside():
+                    return await self._run_criu_now(argv, draft, _left(deadline, usual_s), hook)
         except TimeoutError as error:
             raise DumpFailedError(
                 "another job's dump or restore kept this one waiting too long",
                 tip="the next dump is tried at the next interval",
             ) from error
+
+    async def _run_criu_now(self, argv: list[str], draft: Draft, limit_s: float, hook: Path) -> CriuExit:
+        cell, clean = self._context.cell, False
+        try:
+            ended = await cell.criu(argv, limit_s=limit_s, stderr=draft.dump_log, hook=hook, at_cut=self._at_cut)
+            self._criu_was_killed = ended.killed
+            # A dump that ends the tree leaves its network lock for a restore to lift, which may never come; but
+            # without it peers that are to be kept would be told that nobody is there any more.
+            kept = ended.code == 0 and self._context.options.tcp == "keep"
+            clean = not ended.killed and (self._leave_running or kept)
+        finally:
+            if not clean:
+                everyone = [*cell.tree(), *cell.strays()]
+                await asyncio.to_thread(cure, everyone, log=read_log(draft.dump_log))
+                await cell.release()
+        return ended
 
     # --- the tree stands still ----------------------------------------------------------------------------------
 
@@ -266,6 +270,8 @@ class Attempt:
         assert cut is not None and captured is not None
         write_listing(listing, draft.path / "listing.json")
         notes = notes_of(listing, captured.spilled_bytes, ended, context.cell.strays(), self.unread)
+        if self._devices.problem:
+            notes += (self._devices.problem,)
         snapshot = draft.publish(
             describe_snapshot(
                 run=context.run,
@@ -280,6 +286,8 @@ class Attempt:
                 notes=notes,
                 terminal=context.cell.terminal,
                 environment=self._environment,
+                cuda=self._devices.used,
+                aside_us=self._devices.aside_us,
             ),
             log_ended=ended is not None,
         )

@@ -32,8 +32,12 @@ def describe_snapshot(
     notes: Sequence[str],
     terminal: str | None = None,
     environment: Environment | None = None,
+    cuda: bool = False,
+    aside_us: int | None = None,
 ) -> ManifestFields:
     """``root_pid`` as the cell numbers it. CRIU's own figures are missing from a dump that has not ended yet.
+
+    ``aside_us``: how long the owners of GPU memory stood still, which is longer than CRIU took.
 
     ``environment``: as the survey before the dump found it; the data are told here.
     """
@@ -53,7 +57,8 @@ def describe_snapshot(
         ns_last_pid=cut.last_pid,
         memory_bytes=memory_bytes,
         spilled_bytes=spilled_bytes,
-        frozen_time_us=stats.get("frozen_time"),
+        frozen_time_us=stats.get("frozen_time") if aside_us is None else aside_us,
+        cuda=cuda,
         stats=stats,
         journal=journal,
         journal_offset=cut.journal_offset,

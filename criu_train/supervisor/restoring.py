@@ -26,6 +26,7 @@ from criu_train.store.dump_log import read_log
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
+from criu_train.supervisor.devices import Devices
 from criu_train.supervisor.feeding import ArchiveLostError, Feeder
 from criu_train.supervisor.fitting import fit, verified
 from criu_train.supervisor.keeper import Keeper
@@ -189,6 +190,8 @@ class Restorer:
         if ended.timed_out or ended.code != 0:
             explanation = explain(text, ended.code, timed_out=ended.timed_out)
             raise RestoreFailedError(explanation.what, tip=explanation.tip)
+        if manifest.cuda:
+            await Devices(cell, self._store.layout.root).restored()
         log.unlink(missing_ok=True)
 
 

@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from criu_train.cuda.command import driver_version
 from criu_train.store.environment import Gpu
 from criu_train.store.manifest import Cpu, ExternalFile
 from criu_train.workspace.elf import build_id
 
-_NVIDIA_VERSION = re.compile(r"Kernel Module.*?  (\d+[.\d]*)")
 # Kernel modules that tell their version when they come with a driver of their own.
 _MODULES = ("nvidia", "amdgpu", "habanalabs", "xe")
 
@@ -46,8 +46,8 @@ def parse_cpuinfo(text: str, arch: str) -> Cpu:
 def gpu(root: Path = Path("/")) -> Gpu:
     """What the kernel tells about GPUs, below ``root``; no driver's library is asked."""
     drivers = {name: _text(root / "sys/module" / name / "version") for name in _MODULES}
-    if match := _NVIDIA_VERSION.search(_text(root / "proc/driver/nvidia/version")):
-        drivers["nvidia"] = match[1]
+    if version := driver_version(root):
+        drivers["nvidia"] = version
     devices = []
     for place in _places(root / "proc/driver/nvidia/gpus", "*/information"):
         devices += re.findall(r"^Model:\s*(.+?)\s*$", _text(place), re.MULTILINE)

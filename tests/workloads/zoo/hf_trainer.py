@@ -1,6 +1,8 @@
-"""A tiny GPT-2 learns to add by Hugging Face's Trainer: words made up here, weights drawn at random."""
+"""A tiny GPT-2 learns to add by Hugging Face's Trainer: words made up here, weights drawn at random (``--gpu``)."""
 
 from __future__ import annotations
+
+import sys
 
 import torch
 from progress import report
@@ -47,7 +49,7 @@ def main() -> None:
         save_total_limit=2,
         eval_strategy="steps",
         eval_steps=40,
-        use_cpu=True,
+        use_cpu="--gpu" not in sys.argv,
         report_to="none",
         disable_tqdm=True,
         dataloader_num_workers=1,
