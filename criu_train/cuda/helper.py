@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from criu_train.cuda import inherited
 from criu_train.cuda.driver import Driver, DriverError, State
@@ -27,6 +28,8 @@ _LOCK_MS = 10_000
 _STOPPING_S = 5.0
 _LIBRARY = "/libcuda.so"
 _WATCHER = "/libnvidia-ml.so"
+
+T = TypeVar("T")
 
 
 class RefusalError(Exception):
@@ -58,10 +61,10 @@ def aside() -> None:
     owners = [pid for pid in users if driver.restore_thread(pid) is not None]
     _refuse_watchers(pids, owners, users)
     for pid in owners:
-        if driver.state(pid) is not State.RUNNING:
-            raise RefusalError(f"{name(pid)} is being checkpointed by another program", PASSING)
         if _state(pid) == "T":
             raise RefusalError(f"{name(pid)} is stopped, so that its GPU can't be asked", PASSING)
+        if driver.state(pid) is not State.RUNNING:
+            raise RefusalError(f"{name(pid)} is being checkpointed by another program", PASSING)
     try:
         for pid in owners:
             driver.lock(pid, _LOCK_MS)
@@ -88,21 +91,27 @@ def back() -> None:
     except (OSError, AttributeError):
         return  # nobody has anything aside where that can't be done
     owners = [pid for pid in processes() if _maps(pid, _LIBRARY) and driver.restore_thread(pid) is not None]
-    away = [pid for pid in owners if driver.state(pid) is not State.RUNNING]
+    _each(owners, lambda pid: _give_back(driver, pid))
 
-    def give(pid: int) -> None:
-        if driver.state(pid) is State.CHECKPOINTED:
-            driver.restore(pid)
-        driver.unlock(pid)
 
-    for pid in away:
+def _give_back(driver: Driver, pid: int) -> None:
+    """Nothing is asked of a process that is stopped: its restore thread would have to answer."""
+    if _state(pid) != "T":
+        if driver.state(pid) is State.RUNNING:
+            return
         _stop(pid)
-    try:
-        _each(away, lambda pid: _awake(driver, pid, give))
-    finally:
-        for pid in away:
-            if driver.state(pid) is State.RUNNING:
-                os.kill(pid, signal.SIGCONT)
+    if _awake(driver, pid, lambda pid: _put_back(driver, pid)):
+        os.kill(pid, signal.SIGCONT)
+
+
+def _put_back(driver: Driver, pid: int) -> bool:
+    """Whether anything was aside: who was stopped by somebody else stays so."""
+    if (state := driver.state(pid)) is State.RUNNING:
+        return False
+    if state is State.CHECKPOINTED:
+        driver.restore(pid)
+    driver.unlock(pid)
+    return True
 
 
 def processes() -> Iterator[int]:
@@ -126,12 +135,12 @@ def _refuse_watchers(pids: Sequence[int], owners: Sequence[int], users: Sequence
             raise RefusalError(f"{name(pid)} has GPUs open {how}: start it outside of the training")
 
 
-def _awake(driver: Driver, pid: int, work: Callable[[int], None]) -> None:
+def _awake(driver: Driver, pid: int, work: Callable[[int], T]) -> T:
     thread = driver.restore_thread(pid)
     if thread is None:
         raise RefusalError(f"{name(pid)} has just let go of its GPU", PASSING)
     with Seized(thread) as seized:
-        seized.run(lambda: work(pid))
+        return seized.run(lambda: work(pid))
 
 
 def _each(pids: Sequence[int], work: Callable[[int], None]) -> None:

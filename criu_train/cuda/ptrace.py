@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 _CONT, _SINGLESTEP, _GETREGS, _SETREGS, _DETACH = 7, 9, 12, 13, 17
 _SEIZE, _INTERRUPT, _GETSIGMASK, _SETSIGMASK = 0x4206, 0x4207, 0x420A, 0x420B
@@ -21,6 +21,8 @@ _SIGSET_BYTES = 8
 _SYSCALL = b"\x0f\x05"
 _NO_CALL = (1 << 64) - 1  # orig_rax: nothing is to be begun again
 _LOOK_EVERY_S = 0.001
+
+T = TypeVar("T")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -74,13 +76,14 @@ class Seized:
             with contextlib.suppress(OSError):
                 os.kill(self._thread, signal.SIGSTOP)
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], T]) -> T:
         """Let it run for as long as ``work`` takes, even where its process is stopped. Raises what ``work`` raises."""
+        came: list[T] = []
         raised: list[BaseException] = []
 
         def do() -> None:
             try:
-                work()
+                came.append(work())
             except BaseException as error:
                 raised.append(error)
 
@@ -98,6 +101,7 @@ class Seized:
         self._wait()
         if raised:
             raise raised[0]
+        return came[0]
 
     @contextlib.contextmanager
     def calls(self) -> Iterator[Callable[..., int]]:

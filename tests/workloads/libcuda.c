@@ -3,7 +3,8 @@
  *
  * - "GPU memory" is lost to the process while it is checkpointed, and devices are open that CRIU can't dump.
  * - Work waits while the process is locked.
- * - A thread of the process's own does what another process asks for, so that thread must run.
+ * - A thread of the process's own does and answers what another process asks for: it must run, or the call takes for
+ *   ever. Which thread that is can be asked at any time.
  *
  * Processes meet at $FAKE_CUDA/PID, as numbered in their PID namespace; $FAKE_CUDA/device is what is opened, and
  * $FAKE_CUDA/fail-checkpoint, fail-restore, fail-lock make that call fail, hang-checkpoint makes it take for ever. */
@@ -19,7 +20,7 @@
 #include <unistd.h>
 
 enum { RUNNING, LOCKED, CHECKPOINTED };
-enum { NOTHING, CHECKPOINT, RESTORE };
+enum { NOTHING, LOOK, LOCK, CHECKPOINT, RESTORE, UNLOCK };
 enum { OK = 0, NOT_INITIALIZED = 3, UNKNOWN = 999 };
 enum { DEVICES = 3, CELLS = 1 << 16 };
 
@@ -75,16 +76,25 @@ static void *serve(void *unused)
 	for (;; pause_ms(1)) {
 		if (mine->wanted == mine->done)
 			continue;
-		if (mine->wanted == CHECKPOINT) {
+		switch (mine->wanted) {
+		case LOCK:
+			mine->state = LOCKED;
+			break;
+		case CHECKPOINT:
 			memcpy(aside, gpu, CELLS * sizeof *gpu);
 			memset(gpu, 0, CELLS * sizeof *gpu);
 			for (int i = 0; i < DEVICES; i++)
 				close(devices[i]);
 			mine->state = CHECKPOINTED;
-		} else if (mine->wanted == RESTORE) {
+			break;
+		case RESTORE:
 			open_devices();
 			memcpy(gpu, aside, CELLS * sizeof *gpu);
 			mine->state = LOCKED;
+			break;
+		case UNLOCK:
+			mine->state = RUNNING;
+			break;
 		}
 		mine->done = mine->wanted;
 	}
@@ -119,7 +129,8 @@ unsigned long long fake_step(unsigned long long seed)
 	return sum;
 }
 
-static int ask(int pid, int what, const char *fail)
+/* Has the process's own thread do it; waits for ever where that thread does not run. */
+static int ask(int pid, int what, int before, const char *fail)
 {
 	struct meeting *other = meet(pid, 0);
 	if (!other)
@@ -128,6 +139,8 @@ static int ask(int pid, int what, const char *fail)
 		return UNKNOWN;
 	while (what == CHECKPOINT && access(path("hang-checkpoint"), F_OK) == 0)
 		pause_ms(10);
+	if (what != LOOK && other->state != before)
+		return UNKNOWN;
 	other->done = NOTHING;
 	for (other->wanted = what; other->done != what;)
 		pause_ms(1);
@@ -137,41 +150,30 @@ static int ask(int pid, int what, const char *fail)
 
 int cuCheckpointProcessLock(int pid, void *arguments)
 {
-	struct meeting *other = meet(pid, 0);
-	if (!other || !arguments)
-		return NOT_INITIALIZED;
-	if (access(path("fail-lock"), F_OK) == 0 || other->state != RUNNING)
-		return UNKNOWN;
-	other->state = LOCKED;
-	return OK;
-}
-
-int cuCheckpointProcessUnlock(int pid, void *arguments)
-{
-	struct meeting *other = meet(pid, 0);
-	if (!other || !arguments || other->state != LOCKED)
-		return UNKNOWN;
-	other->state = RUNNING;
-	return OK;
+	return arguments ? ask(pid, LOCK, RUNNING, "fail-lock") : UNKNOWN;
 }
 
 int cuCheckpointProcessCheckpoint(int pid, void *arguments)
 {
-	return arguments ? ask(pid, CHECKPOINT, "fail-checkpoint") : UNKNOWN;
+	return arguments ? ask(pid, CHECKPOINT, LOCKED, "fail-checkpoint") : UNKNOWN;
 }
 
 int cuCheckpointProcessRestore(int pid, void *arguments)
 {
-	return arguments ? ask(pid, RESTORE, "fail-restore") : UNKNOWN;
+	return arguments ? ask(pid, RESTORE, CHECKPOINTED, "fail-restore") : UNKNOWN;
+}
+
+int cuCheckpointProcessUnlock(int pid, void *arguments)
+{
+	return arguments ? ask(pid, UNLOCK, LOCKED, "fail-unlock") : UNKNOWN;
 }
 
 int cuCheckpointProcessGetState(int pid, int *state)
 {
-	struct meeting *other = meet(pid, 0);
-	if (!other)
-		return NOT_INITIALIZED;
-	*state = other->state;
-	return OK;
+	int code = ask(pid, LOOK, RUNNING, "fail-look");
+	if (code == OK)
+		*state = meet(pid, 0)->state;
+	return code;
 }
 
 int cuCheckpointProcessGetRestoreThreadId(int pid, int *thread)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from zoo.program import Program, python
 
 FAMILY = "On a GPU"
+# No more memory than is needed, and no choice among kernels by a race between them.
+JAX = ("XLA_PYTHON_CLIENT_PREALLOCATE=false", "XLA_FLAGS=--xla_gpu_autotune_level=0")
 
 
 def digits(name: str, what: str, *arguments: object) -> Program:
@@ -31,7 +33,12 @@ PROGRAMS: tuple[Program, ...] = (
         name="gpu-jax",
         what="JAX, Flax and Optax",
         family=FAMILY,
-        command=("env", "XLA_PYTHON_CLIENT_PREALLOCATE=false", *python("jax_mlp.py")),
+        command=(
+            "env",
+            "XLA_PYTHON_CLIENT_PREALLOCATE=false",
+            "XLA_FLAGS=--xla_gpu_autotune_level=0",
+            *python("jax_mlp.py"),
+        ),
         lines=100,
         rest_s=0.3,
     ),
