@@ -1,61 +1,77 @@
 """A helper as init's child: a program beside the training that prepares it for CRIU, and what undoes its work.
 
-Standard library only.
+The supervisor asks for both; when it is gone, init sees to it that nothing stays prepared. Standard library only.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
+from criu_train.cell.channel import Channel
 from criu_train.cell.launch import start_helper
+
+_NEVER = float("inf")
 
 
 class HelperChild:
-    """One at a time. ``owed``: the command line of what has to be run yet, whoever is still there to ask for it."""
+    """One at a time. ``give_up``: what is to become of a training that can't be undone and waits for it for ever."""
 
-    def __init__(self, nice: int) -> None:
+    def __init__(self, channel: Channel, nice: int, give_up: Callable[[], None]) -> None:
+        self._channel = channel
         self._nice = nice
+        self._give_up = give_up
         self._said = ""
         self._limit_s = 0.0
+        self._owed: list[str] | None = None  # the command line of what undoes what has been done
         self._undoing = False
-        self.stuck = False  # what was to be undone can't be: whoever waits for it would wait for ever
         self.pid = 0
-        self.deadline = float("inf")
-        self.owed: list[str] | None = None
+        self.deadline = _NEVER
 
-    def start(self, argv: list[str], said: str, limit_s: float, undo: list[str] | None) -> None:
-        """``said``: where its output goes. ``undo``: None for a helper that itself undoes what another has done.
+    @property
+    def busy(self) -> bool:
+        """Whether something is prepared, or about to be."""
+        return self.pid != 0 or self._owed is not None
 
-        Raises OSError when no process can be had.
-        """
-        self._said, self._limit_s = said, limit_s
-        if undo is not None:
-            self.owed = undo
+    def run(self, message: dict[str, Any]) -> None:
+        """See ``Cell.helper``. Raises OSError when no process can be had."""
+        self._said, self._limit_s = message["said"], message["limit_s"]
+        self._start(message["argv"], undo=message["undo"])
+
+    def undo_alone(self) -> None:
+        """There is no supervisor that would ask for it, and no CRIU any more. Raises OSError."""
+        if self._owed is not None and not self.pid:
+            self._start(self._owed, undo=None)
+
+    def _start(self, argv: list[str], *, undo: list[str] | None) -> None:
+        if self.pid:
+            raise BlockingIOError(errno.EBUSY, "another helper is at work")
         self._undoing = undo is None
+        self._owed = undo if undo is not None else self._owed
         # Whoever waits for it stands still, and must not lose it for want of memory.
-        self.pid = start_helper(argv, self._nice, -900, said)
-        self.deadline = time.monotonic() + limit_s
+        self.pid = start_helper(argv, self._nice, -900, self._said)
+        self.deadline = time.monotonic() + self._limit_s
 
-    def start_owed(self) -> bool:
-        """Undo what is still to be undone, if anything is. Raises OSError."""
-        if self.owed is None or self.pid:
-            return False
-        self.start(self.owed, self._said, self._limit_s, None)
-        return True
-
-    def ended(self, status: int) -> dict[str, Any]:
-        """It has ended so, by what waitpid said."""
+    def changed(self, status: int) -> None:
+        """Take in what waitpid said."""
+        if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+            return
         code = os.waitstatus_to_exitcode(status)
-        self.pid, self.deadline = 0, float("inf")
+        self.pid, self.deadline = 0, _NEVER
         if self._undoing:
-            self.owed, self.stuck = None, code != 0
-        return {"code": code}
+            self._owed = None
+        self._channel.tell("helper_ended", code=code)
+        if not self._channel.connected:
+            if self._undoing and code != 0:
+                self._give_up()
+            self.undo_alone()
 
     def check(self) -> None:
         """Called now and then, and when ``deadline`` is reached."""
         if self.pid and time.monotonic() >= self.deadline:
-            self.deadline = float("inf")
+            self.deadline = _NEVER
             os.kill(self.pid, signal.SIGKILL)

@@ -51,7 +51,7 @@ class Init:
         )
         self._root = RootTask(settings["cell_file"], settings["facts"])
         self._criu: CriuChild | None = None
-        self._helper = HelperChild(self._root.nice)
+        self._helper = HelperChild(self._channel, self._root.nice, give_up=self._root.kill)
         self._held = Held()
         self._guard = Guard()
         self._terminal: Terminal | None = None
@@ -121,7 +121,7 @@ class Init:
         handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "launch": self._launch,
             "criu": self._run_criu,
-            "helper": self._run_helper,
+            "helper": self._helper.run,
             "adopt": self._adopt,
             "answer": self._answer,
             "release": lambda _: self._held.release(),
@@ -191,23 +191,6 @@ class Init:
         self._watch.ignore(criu.pid)
         self._channel.tell("criu_started", pid=criu.pid, terminal=self._terminal.key if self._terminal else None)
 
-    def _run_helper(self, message: dict[str, Any]) -> None:
-        self._helper.start(message["argv"], message["said"], message["limit_s"], message["undo"])
-
-    def _helper_ended(self, status: int) -> None:
-        ended = self._helper.ended(status)
-        self._channel.tell("helper_ended", **ended)
-        if self._channel.connected:
-            return
-        if self._helper.stuck and self._root.pid is not None:
-            os.kill(self._root.pid, signal.SIGKILL)  # so that the next supervisor restores it
-        self._undo_alone()
-
-    def _undo_alone(self) -> None:
-        """There is no supervisor that could: what a helper has done must not stay."""
-        if self._criu is None and not self._channel.connected:
-            self._helper.start_owed()
-
     def _let_go_of(self, criu: CriuChild) -> None:
         if criu.ask_fd >= 0:
             with contextlib.suppress(KeyError):
@@ -253,8 +236,7 @@ class Init:
         if self._criu is not None and pid == self._criu.pid:
             self._criu_changed(self._criu, status)
         elif pid == self._helper.pid:
-            if not (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)):
-                self._helper_ended(status)
+            self._helper.changed(status)
         elif not (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)) and self._root.is_root(pid, status):
             self._training_ended(status)
 
@@ -269,7 +251,8 @@ class Init:
         self._channel.tell("criu_ended", **ended, problem="")
         if ended["code"] >= 0 or not self._channel.connected:
             self._held.release()
-        self._undo_alone()
+        if not self._channel.connected:
+            self._helper.undo_alone()
 
     def _training_ended(self, status: int) -> None:
         self._guard.attempt(self._watch.sync)
@@ -293,10 +276,11 @@ class Init:
                 os.kill(self._root.pid, signal.SIGTERM)
         if self._criu is not None:
             self._criu.answer(False)
-        self._undo_alone()
+        else:
+            self._helper.undo_alone()
 
     def _on_knock(self) -> None:
-        at_work = self._criu is not None or self._helper.pid or self._helper.owed is not None
+        at_work = self._criu is not None or self._helper.busy
         ready = self._root.pid is not None and not at_work and self._stop_at is None
         if self._channel.admit(ready=ready):
             self._channel.tell(

@@ -61,6 +61,11 @@ class RootTask:
             self._early_ends[pid] = status
         return pid == self.pid
 
+    def kill(self) -> None:
+        """Its end lets the next supervisor restore it."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+
     def ended(self, status: int) -> dict[str, Any]:
         """How the training ended, in words of ``records.Ended``."""
         self.pid = None

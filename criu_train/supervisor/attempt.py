@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,7 +195,7 @@ class Attempt:
         try:
             async with machine_lock(context.runtime, _left(deadline, usual_s)):
                 await asyncio.to_thread(clear_the_way, self._pids)
-                async with self._devices.aside():
+                async with self._devices.aside(_left(deadline, math.inf)):
                     return await self._run_criu_now(argv, draft, _left(deadline, usual_s), hook)
         except TimeoutError as error:
             raise DumpFailedError(

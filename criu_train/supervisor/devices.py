@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 from criu_train.archive.budget import spare_memory
 from criu_train.cell.cell import Cell
@@ -54,14 +55,14 @@ class Devices:
             )
 
     @asynccontextmanager
-    async def aside(self) -> AsyncIterator[None]:
-        """Within it no process of the tree holds a GPU. Raises DumpFailedError when that can't be."""
+    async def aside(self, limit_s: float) -> AsyncIterator[None]:
+        """Within it no process of the tree holds a GPU. Raises DumpFailedError when that can't be in time."""
         if not self.used:
             yield
             return
         began = time.monotonic()
         try:
-            code = await self._run("aside")
+            code = await self._run("aside", min(limit_s, self._limit_s))
             if code != DONE:
                 kind = PassingFailureError if code == PASSING else DumpFailedError
                 raise kind(f"GPU memory can't be saved: {self._words(code)}", tip=_TIP)
@@ -74,7 +75,7 @@ class Devices:
         if self._cell.ended.done():
             return
         with contextlib.suppress(CellLostError):
-            if (code := await self._run("back")) != DONE:
+            if (code := await self._run("back", self._limit_s)) != DONE:
                 self.problem = f"the GPU could not be given back to the training: {self._words(code)}"
 
     def end_the_stuck(self) -> None:
@@ -85,24 +86,22 @@ class Devices:
 
     async def restored(self) -> None:
         """After CRIU has restored a tree that was dumped so. Raises RestoreFailedError."""
-        code = await self._run("back")
+        code = await self._run("back", self._limit_s)
         if code != DONE:
             raise RestoreFailedError(f"GPU memory could not be restored: {self._words(code)}", tip=_TIP)
 
-    async def _run(self, action: str) -> int:
+    async def _run(self, action: Literal["aside", "back"], limit_s: float) -> int:
         self._said.unlink(missing_ok=True)
-        if action == "aside":
-            undo = helper_command("back")
-            return await self._cell.helper(helper_command("aside"), said=self._said, limit_s=self._limit_s, undo=undo)
-        return await self._cell.helper(helper_command("back"), said=self._said, limit_s=self._limit_s, undo=None)
+        undo = helper_command("back") if action == "aside" else None
+        return await self._cell.helper(helper_command(action), said=self._said, limit_s=limit_s, undo=undo)
 
     def _words(self, code: int) -> str:
         said = ""
         with contextlib.suppress(OSError):
             said = self._said.read_text(errors="replace").strip()
         if code < 0:
-            return f"it took longer than {self._limit_s:.0f} s, or was killed"
+            return "it took too long, or was killed"
         return said.splitlines()[-1] if said else f"exit code {code}"
 
 
-_TIP = "see the section on GPUs in docs/workloads.md for what the driver can do"
+_TIP = "docs/gpus.md tells what NVIDIA's driver can do"

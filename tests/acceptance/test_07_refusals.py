@@ -11,7 +11,7 @@ import pytest
 from conftest import StartJob
 from harness import Told, criu_train, environment, tell, workload
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(90)]
 
 TRAINING = workload("plain.py", "--steps", 2000, "--delay", 0.02)
 NOBODY = 65534

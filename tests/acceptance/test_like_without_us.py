@@ -14,7 +14,7 @@ import pytest
 from conftest import Reference, StartJob
 from harness import environment, tell, until, workload
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
 OURS = {"OLDPWD", "_", "PWD", "SHLVL"}
 
@@ -89,7 +89,6 @@ def test_a_training_that_is_killed_by_itself_is_restarted_from_its_snapshot(
     assert job.output() == undisturbed(command).output
 
 
-@pytest.mark.slow
 def test_a_training_that_always_dies_at_the_same_step_is_given_up(start_job: StartJob) -> None:
     command = workload("plain.py", "--steps", 2000, "--delay", 0.02, "--crash-at", 500)
     job = start_job(command, "--every", "1h", "--max-restarts", "2")

@@ -27,7 +27,7 @@ from criu_train.cell.records import CellLostError, CriuExit, Cut, Ended
 from criu_train.criu.cure import cure
 from criu_train.errors import CommandNotRunnableError, CriuTrainError, EnvironmentUnfitError
 
-pytestmark = pytest.mark.criu
+pytestmark = [pytest.mark.criu, pytest.mark.slow]
 
 GROUPS = Path("/sys/fs/cgroup")
 

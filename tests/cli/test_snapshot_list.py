@@ -113,6 +113,7 @@ def test_a_file_gone_from_one_of_the_newest_snapshots_shows_in_the_list(store: S
     assert call("verify", old.id).exit_code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
 def test_a_thousand_snapshots_are_listed_within_half_a_second(
     store: Store, tmp_path: Path, arguments: tuple[str, ...]

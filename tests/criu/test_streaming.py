@@ -17,7 +17,7 @@ from criu_train.archive.archivist import Archivist
 from criu_train.criu.command import dump_command, restore_command
 from criu_train.criu.find import Criu
 
-pytestmark = pytest.mark.criu
+pytestmark = [pytest.mark.criu, pytest.mark.slow]
 
 # Counts into a file, and sees at each count that its memory and its deleted file are still what they were.
 TREE = """

@@ -201,13 +201,13 @@ def test_a_graphics_card_blocks(program: Program, link: str) -> None:
     assert tree is not None
     null = next(one for one in tree.descriptors() if one.link == "/dev/null")
     task = replace(tree.root, descriptors=(replace(null, link=link),))
-    assert look(replace(tree, tasks=(task,)), "blocks") == ["the training uses a GPU, which can't be dumped"]
+    assert look(replace(tree, tasks=(task,)), "blocks") == ["a task holds a GPU that was not moved aside"]
 
 
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("/dev/nvidia0", "the training uses a GPU, which can't be dumped"),
+        ("/dev/nvidia0", "a task holds a GPU that was not moved aside"),
         ("[uprobes]", "is being probed"),
         ("anon_inode:[perf_event]", "maps memory of a kind that CRIU can't dump: anon_inode:[perf_event]"),
         ("/dmabuf:buffer (deleted)", "maps memory of a kind that CRIU can't dump: dmabuf:buffer"),

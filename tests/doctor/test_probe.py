@@ -14,7 +14,7 @@ from criu_train.doctor import probe as probe_module
 from criu_train.doctor.probe import probe
 from criu_train.errors import EnvironmentUnfitError
 
-pytestmark = pytest.mark.criu
+pytestmark = [pytest.mark.criu, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from workshop import State, Taken, Workshop
 
 from criu_train.workspace.rollback import Rollback
 
+pytestmark = pytest.mark.slow
+
 OURS = ["a", "b", "c", "log", "old/a", "old/b", "d1", "d1/a", "d1/b", "d2", "d2/a", "d1/sub", "d1/sub/a"]
 OTHERS = ["o1", "o2", "old/o1", "o3", "o3/x"]
 

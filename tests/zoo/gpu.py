@@ -16,7 +16,7 @@ def digits(name: str, what: str, *arguments: object) -> Program:
         family=FAMILY,
         command=python("gpu_digits.py", *arguments),
         lines=90,
-        rest_s=0.3,
+        rest_s=0.8,
     )
 
 
@@ -40,7 +40,7 @@ PROGRAMS: tuple[Program, ...] = (
             *python("jax_mlp.py"),
         ),
         lines=100,
-        rest_s=0.3,
+        rest_s=0.8,
     ),
     Program(
         name="gpu-huggingface",
@@ -48,7 +48,7 @@ PROGRAMS: tuple[Program, ...] = (
         family=FAMILY,
         command=("env", "HF_HUB_OFFLINE=1", "CUBLAS_WORKSPACE_CONFIG=:4096:8", *python("hf_trainer.py", "--gpu")),
         lines=80,
-        rest_s=0.3,
+        rest_s=0.8,
         varying=("out/checkpoint-60/trainer_state.json", "out/checkpoint-80/trainer_state.json"),
         same_output=False,  # how long it took
     ),
