@@ -71,6 +71,8 @@ def aside() -> None:
         for pid in owners:
             _stop(pid)
         for pid in set(users) - set(owners):
+            if not inherited.is_all_inherited(pid):
+                raise RefusalError(f"{name(pid)} is just beginning to use a GPU", PASSING)
             inherited.let_go(pid)
         _each(owners, lambda pid: _awake(driver, pid, driver.checkpoint))
         for pid in owners:
@@ -154,7 +156,7 @@ def _each(pids: Sequence[int], work: Callable[[int], None]) -> None:
 def _stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + _STOPPING_S
-    while _state(pid) not in ("T", "t", "Z"):
+    while not all(state in "TtZX" for state in _states(pid)):
         if time.monotonic() > deadline:
             raise RefusalError(f"{name(pid)} does not stop: a call of it to a disk or a device takes long", PASSING)
         time.sleep(0.001)
@@ -163,6 +165,13 @@ def _stop(pid: int) -> None:
 def _state(pid: int) -> str:
     with open(f"/proc/{pid}/stat", errors="replace") as file:  # noqa: PTH123
         return file.read().rpartition(")")[2].split()[0]
+
+
+def _states(pid: int) -> Iterator[str]:
+    """Of all its threads."""
+    for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield _state(int(thread))
 
 
 def _maps(pid: int, library: str) -> bool:

@@ -8,6 +8,7 @@ their places in the parent, mappings by ordinary memory with the same content. S
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -22,8 +23,11 @@ _MAP = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (...). \S+ \S+ \S+ +(/dev/nvidia\S*
 # System calls and flags of x86-64.
 _WRITE, _CLOSE, _MMAP, _MPROTECT, _PREAD, _EVENTFD2, _DUP3, _MEMFD_CREATE = 1, 3, 9, 10, 17, 290, 292, 319
 _READ_WRITE, _MAP_PRIVATE_FIXED_ANONYMOUS = 3, 0x32
+_KCMP, _KCMP_FILE = 312, 0
 _CLOEXEC = os.O_CLOEXEC
 _MFD_CLOEXEC = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Mapping(NamedTuple):
@@ -52,6 +56,12 @@ def mappings(pid: int) -> list[Mapping]:
     return list(_parse(text))
 
 
+def is_all_inherited(pid: int) -> bool:
+    """Whether an ancestor has the very same devices open; else ``pid`` has opened them itself, and may be about to use
+    them. One that holds none has inherited all it has."""
+    return all(any(_same_file(pid, one, number) for one in _ancestors(pid)) for number in descriptors(pid))
+
+
 def let_go(pid: int) -> None:
     """Replace what it has inherited. Raises OSError when it can't be traced, or is gone."""
     files, areas = descriptors(pid), mappings(pid)
@@ -70,6 +80,18 @@ def let_go(pid: int) -> None:
                 _replace(call, area, copy)
             finally:
                 call(_CLOSE, copy)
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    with contextlib.suppress(OSError, IndexError):
+        while pid > 1:
+            with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+            yield pid
+
+
+def _same_file(pid: int, other: int, number: int) -> bool:
+    return bool(_libc.syscall(_KCMP, pid, other, _KCMP_FILE, number, number) == 0)
 
 
 def _replace(call: Callable[..., int], area: Mapping, copy: int) -> None:

@@ -208,6 +208,22 @@ def test_whoever_only_watches_the_gpu_is_named(start_job: StartJob, cuda: Cuda, 
     assert job.finish() == 0
 
 
+def test_whoever_is_just_beginning_to_use_a_gpu_is_not_disturbed(start_job: StartJob, cuda: Cuda) -> None:
+    device = os.readlink(cuda.meetings / "device")
+    script = (
+        f"import ctypes, os, time; ctypes.CDLL('libcuda.so.1'); held = os.open({device!r}, os.O_RDONLY)\n"
+        "open('metrics.jsonl', 'w').write('ready\\n'); time.sleep(1000)"
+    )
+    job = start_job([sys.executable, "-c", script], "--every", "1h", env=cuda.env)
+    job.wait_for_step(1)
+    told = job.tell("dump")
+    assert told.code != 0
+    assert "is just beginning to use a GPU" in told.err
+    held = psutil.Process(job.status()["root_pid"])
+    assert device in [os.readlink(path) for path in Path(f"/proc/{held.pid}/fd").iterdir()]
+    assert held.status() != psutil.STATUS_STOPPED
+
+
 def test_preflight_knows_that_gpu_memory_is_moved_aside(job: Job) -> None:
     told = job.tell("doctor", "--pid", str(job.status()["root_pid"]), "--json")
     found = told.json()["findings"]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from harness import until
 
@@ -157,6 +158,26 @@ def test_what_a_fork_has_inherited_of_a_gpu_is_replaced_by_the_same_in_ordinary_
             process.stdin.close()
             assert process.wait(10) == 0
         assert device.read_bytes()[:5] == b"first"
+    finally:
+        device.unlink()
+
+
+def test_only_what_an_ancestor_has_open_too_counts_as_inherited(tmp_path: Path) -> None:
+    device = Path(f"/dev/nvidia-{tmp_path.name}")
+    device.touch()
+    script = (
+        "import os, sys, time; file = os.open(sys.argv[1], os.O_RDONLY); os.fork(); print(flush=True); time.sleep(60)"
+    )
+    try:
+        with subprocess.Popen([sys.executable, "-c", script, str(device)], stdout=subprocess.PIPE) as parent:
+            assert parent.stdout is not None
+            parent.stdout.readline()
+            parent.stdout.readline()
+            (child,) = psutil.Process(parent.pid).children()
+            assert inherited.is_all_inherited(child.pid)
+            assert not inherited.is_all_inherited(parent.pid)
+            child.kill()
+            parent.kill()
     finally:
         device.unlink()
 
