@@ -22,6 +22,7 @@ from criu_train.archive.known import MAX_PACKS, take_over
 from criu_train.archive.pack import FRAME_PAGES, PACKS, RAW, ZSTD, PackEntry, PackWriter, short_digest
 from criu_train.archive.packed import Packed
 from criu_train.archive.zstd import compress
+from criu_train.moments import reached
 from criu_train.store.durable import fsync_dir, make_private_dir
 
 __all__ = ["Pace", "Packed", "pack"]
@@ -104,6 +105,7 @@ class _Packing:
     def run(self, earlier: Sequence[Path]) -> Packed:
         make_private_dir(self._directory)
         digests, zero = digest_pages(self._pages, self._hashing, self._recall)
+        reached("dump-packing")
         first = first_equal(digests)
         distinct = np.flatnonzero((first == np.arange(len(first))) & ~zero)
         known = take_over(earlier, digests[distinct], self._directory, pack_pages=self._pack_pages)

@@ -29,6 +29,7 @@ from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
 from criu_train.criu.unread import unread
 from criu_train.errors import DumpFailedError
+from criu_train.moments import reached
 from criu_train.store.draft import Draft
 from criu_train.store.environment import Environment
 from criu_train.store.snapshot import Snapshot
@@ -126,14 +127,17 @@ class Attempt:
         self._devices.check_memory()
         self._earlier = await asyncio.to_thread(check_room, context.store, max(0, memory - arena))
         self._draft = draft = context.store.new_draft(context.run.id, self._trigger)
+        reached("dump-begins")
         try:
             await context.cell.sync_journal()
             precopy = asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
             limit_s = LIMIT_S if self._leave_running else LAST_LIMIT_S
             looking = survey_in_time(self._pids, context.run, self._earlier, limit_s)
             _, self._environment = await asyncio.gather(precopy, looking)
+            reached("dump-copied")
             usual_s = context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
             ended = await self._run_criu(draft, usual_s, deadline)
+            reached("dump-thawed")
             if self._dumped is not None:
                 return self._dumped
             if ended.code != 0 or self._cut is None:
@@ -224,9 +228,12 @@ class Attempt:
     async def _at_cut(self, cut: Cut) -> bool:
         assert self._draft is not None and self._archivist is not None
         try:
+            reached("dump-frozen")
             self._captured = await self._archivist.captured(self._draft.images)
+            reached("dump-captured")
             self._look_for_unread(self._draft)
             await asyncio.to_thread(self._save_workspace, self._draft)
+            reached("dump-saved")
             self._cut = cut
             if not self._leave_running:
                 async with asyncio.timeout(_left(self._deadline, _FROZEN_S)):
@@ -264,6 +271,7 @@ class Attempt:
         self._packing = True
         await archivist.pack(draft.path, self._earlier, deadline_s=deadline_s)
         self._packing = False
+        reached("dump-packed")
         return await asyncio.to_thread(self._publish, draft, listing, ended)
 
     def _publish(self, draft: Draft, listing: Listing, ended: CriuExit | None) -> Dumped:

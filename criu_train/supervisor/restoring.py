@@ -22,6 +22,7 @@ from criu_train.criu.explain import explain
 from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
 from criu_train.errors import CriuTrainError, EnvironmentUnfitError, RestoreFailedError
+from criu_train.moments import reached
 from criu_train.store.dump_log import read_log
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot
@@ -123,14 +124,19 @@ class Restorer:
         reconnected = Reconnected()
         if feeder.streams:
             reconnected = await asyncio.to_thread(self._reconnect, snapshot, renamed)
+        reached("restore-chosen")
         async with machine_lock(self._runtime, math.inf):
             rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
+            reached("rolled-back")
             cell: Cell | None = None
             try:
                 cell = await self._new_cell()
+                reached("cell-ready")
                 await self._run_criu(cell, snapshot, manifest, feeder, reconnected)
+                reached("restored")
                 # From here on the tree writes: whoever comes after a crash must not undo the rollback any more.
                 await asyncio.to_thread(rollback.commit)
+                reached("rollback-committed")
                 await cell.adopt(manifest.root_pid)
                 await _see_alive(cell)
             except BaseException as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from criu_train.errors import StoreError
+from criu_train.moments import reached
 from criu_train.store.durable import fsync_dir, fsync_tree, make_private_dir, write_atomic
 from criu_train.workspace import stash
 from criu_train.workspace.blobs import BlobReader
@@ -70,9 +71,11 @@ class Rollback:
         strayed = {step.path for step in keeping if not self._try(step, partial(step.keep, files))}
         if keeping:
             fsync_tree(files)
+        reached("rollback-kept")
         for step in self._steps:
             if step.path not in strayed:
                 self._try(step, partial(step.do, files, blobs))
+                reached("rollback-step")
 
     def commit(self) -> None:
         """The restored training runs: what was put back is durable, what was kept stays kept. OSError."""
@@ -126,6 +129,7 @@ def roll_back(listing: Listing, blobs: Path, journals: Journals, keep_dir: Path)
     rollback = Rollback(keep_dir, plan.steps, plan.warnings, remaps)
     if plan.steps:
         _record(keep_dir, plan.steps, after=_newest_journal(keep_dir.parent))
+        reached("rollback-recorded")
         try:
             rollback.do(BlobReader(blobs))
         except BaseException:
