@@ -27,6 +27,9 @@ pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.faults, pytest.mar
 COMMAND = workload("plain.py", "--steps", 3000, "--delay", 0.02, "--loopback", "--child", "--memory", 8)
 FROZEN = ("dump-frozen", "dump-captured", "dump-saved")  # where there is a CRIU
 COMPLETE_FROM = DUMP.index("after-marker")
+# What scripts/test has time for.
+SHORT_MOMENTS = ("dump-frozen", "dump-packing", "before-marker", "after-marker", "rollback-step", "restored")
+SHORT_DISASTERS = ("kill-supervisor", "kill-archivist", "kill-everything")
 IN_A_RESTORE = ("kill-supervisor", "kill-init", "kill-archivist", "kill-everything", "stop-supervisor", "stop-init")
 
 
@@ -38,10 +41,14 @@ class Case:
     def __str__(self) -> str:
         return f"{self.moment}-{self.disaster}"
 
+    @property
+    def short(self) -> bool:
+        return self.moment in SHORT_MOMENTS and self.disaster.name in SHORT_DISASTERS
+
 
 def cases(moments: tuple[str, ...], fits: Callable[[str, Disaster], bool]) -> list[Any]:
     return [
-        pytest.param(case, id=str(case))
+        pytest.param(case, id=str(case), marks=[pytest.mark.short] if case.short else [])
         for moment in moments
         for disaster in DISASTERS
         if fits(moment, disaster) and (case := Case(moment, disaster))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ CALL_LIMIT_S = 300.0
 # Without these and what they need the machine has no disk; other modules are loaded when they are asked for.
 FIRST_MODULES = ("virtio_pci", "virtio_blk")
 LOOK_EVERY_S = 0.1
+_STYLE = re.compile(r"\x1b\[[0-9;]*m|\r")
 
 _FIRST = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /dev /root
@@ -38,7 +40,7 @@ while ! [ -b /dev/vda ]; do /bin/busybox sleep 0.1; done
 exec /bin/busybox switch_root /root /run/guest
 """
 _GUEST = """#!/bin/sh
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PYTHONUNBUFFERED=1 NO_COLOR=1
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PYTHONUNBUFFERED=1
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm; mount -t devpts pts /dev/pts
 for place in /dev/shm /tmp; do mount -t tmpfs tmpfs $place; done
@@ -76,7 +78,7 @@ class Machine:
 
     def said(self) -> str:
         with contextlib.suppress(FileNotFoundError):
-            return self.console.read_text(errors="replace").replace("\r", "")
+            return _STYLE.sub("", self.console.read_text(errors="replace"))
         return ""
 
     def switch_on(self, script: str) -> None:
