@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import psutil
-from harness import JOB_MARK, Job, marked
+from harness import JOB_MARK, Job, Undisturbed, marked
 
 STOPPED_S = 1.0
 Heal = Callable[[], None]
+StartJob = Callable[..., Job]
+Reference = Callable[[Sequence[str]], Undisturbed]
 
 
 def nothing_to_heal() -> None:

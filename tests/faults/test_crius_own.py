@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Reference, StartJob
 from harness import Job
 
+from faults.disasters import Reference, StartJob
 from faults.test_matrix import COMMAND, as_if_nothing_had_been
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(150)]

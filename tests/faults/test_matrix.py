@@ -16,11 +16,10 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Reference, StartJob
 from harness import Job, until, workload
 
 from criu_train.moments import DUMP, RESTORE
-from faults.disasters import DISASTERS, Disaster
+from faults.disasters import DISASTERS, Disaster, Reference, StartJob
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(150)]
 
