@@ -58,7 +58,7 @@ def aside() -> None:
         driver = Driver()
     except (OSError, AttributeError):
         raise RefusalError("this NVIDIA driver can't move GPU memory aside: 570 or newer is needed") from None
-    owners = [pid for pid in users if driver.restore_thread(pid) is not None]
+    owners = _owners(driver, users)
     _refuse_watchers(pids, owners, users)
     for pid in owners:
         if _state(pid) == "T":
@@ -79,7 +79,7 @@ def aside() -> None:
             if inherited.descriptors(pid) or inherited.mappings(pid):
                 raise RefusalError(f"{name(pid)} holds GPUs by other means than CUDA")
     except BaseException as error:
-        with contextlib.suppress(DriverError, OSError):
+        with contextlib.suppress(DriverError, OSError, RefusalError):  # it is asked for again
             back()
         if isinstance(error, DriverError):
             raise RefusalError(str(error), PASSING) from error
@@ -87,13 +87,37 @@ def aside() -> None:
 
 
 def back() -> None:
-    """Whatever is aside returns, and its owner goes on. Raises DriverError, OSError; what could be done is done."""
+    """Whatever is aside returns, and its owner goes on; whoever has ended is passed over.
+
+    Raises DriverError, OSError, RefusalError; what could be done is done then.
+    """
     try:
         driver = Driver()
     except (OSError, AttributeError):
         return  # nobody has anything aside where that can't be done
-    owners = [pid for pid in processes() if _maps(pid, _LIBRARY) and driver.restore_thread(pid) is not None]
-    _each(owners, lambda pid: _give_back(driver, pid))
+    owners = _owners(driver, [pid for pid in processes() if _maps(pid, _LIBRARY)])
+    _each(owners, lambda pid: _give_back_unless_gone(driver, pid))
+
+
+def _owners(driver: Driver, users: Sequence[int]) -> list[int]:
+    """Those of the library's users that use a GPU; whoever has ended meanwhile is none of them."""
+    found = []
+    for pid in users:
+        try:
+            if driver.restore_thread(pid) is not None:
+                found.append(pid)
+        except DriverError:
+            if not _is_gone(pid):
+                raise
+    return found
+
+
+def _give_back_unless_gone(driver: Driver, pid: int) -> None:
+    try:
+        _give_back(driver, pid)
+    except (DriverError, OSError, RefusalError):
+        if not _is_gone(pid):
+            raise
 
 
 def _give_back(driver: Driver, pid: int) -> None:
@@ -165,6 +189,13 @@ def _stop(pid: int) -> None:
 def _state(pid: int) -> str:
     with open(f"/proc/{pid}/stat", errors="replace") as file:  # noqa: PTH123
         return file.read().rpartition(")")[2].split()[0]
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return _state(pid) in "ZX"
+    except OSError:
+        return True
 
 
 def _states(pid: int) -> Iterator[str]:

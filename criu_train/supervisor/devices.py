@@ -24,6 +24,7 @@ from criu_train.units import format_size
 _SAID = ".gpu.log"  # in the store; what the helper says about a failure
 # NVIDIA's driver moves about 2 GiB/s, less on a busy machine.
 _LIMIT_S, _LIMIT_PER_GIB_S = 60.0, 10.0
+_TIP = "docs/gpus.md tells what NVIDIA's driver can do"
 
 
 class Devices:
@@ -43,7 +44,7 @@ class Devices:
         self.used = await asyncio.to_thread(uses_cuda, pids)
         if self.used:
             self.bytes = await asyncio.to_thread(gpu_memory, pids)
-            self._limit_s = _LIMIT_S + _LIMIT_PER_GIB_S * self.bytes / (1 << 30)
+            self._limit_s = _limit_for(self.bytes)
 
     def check_memory(self) -> None:
         """Raises DumpFailedError where main memory has no room for what is on the GPUs."""
@@ -84,9 +85,9 @@ class Devices:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._cell.root_pid, signal.SIGKILL)
 
-    async def restored(self) -> None:
-        """After CRIU has restored a tree that was dumped so. Raises RestoreFailedError."""
-        code = await self._run("back", self._limit_s)
+    async def restored(self, memory_bytes: int) -> None:
+        """After CRIU has restored a tree of so much memory that was dumped so. Raises RestoreFailedError."""
+        code = await self._run("back", _limit_for(memory_bytes))
         if code != DONE:
             raise RestoreFailedError(f"GPU memory could not be restored: {self._words(code)}", tip=_TIP)
 
@@ -104,4 +105,5 @@ class Devices:
         return said.splitlines()[-1] if said else f"exit code {code}"
 
 
-_TIP = "docs/gpus.md tells what NVIDIA's driver can do"
+def _limit_for(size: int) -> float:
+    return _LIMIT_S + _LIMIT_PER_GIB_S * size / (1 << 30)

@@ -197,7 +197,7 @@ class Restorer:
             explanation = explain(text, ended.code, timed_out=ended.timed_out)
             raise RestoreFailedError(explanation.what, tip=explanation.tip)
         if manifest.cuda:
-            await Devices(cell, self._store.layout.root).restored()
+            await Devices(cell, self._store.layout.root).restored(manifest.memory_bytes)
         log.unlink(missing_ok=True)
 
 

@@ -64,6 +64,7 @@ class Machine:
         self._modules = modules
         self.data = place / "data.img"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._sockets: Path | None = None
         self.boots = 0
 
     def prepare(self, files: Path) -> None:
@@ -89,7 +90,8 @@ class Machine:
         cache = self._place / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         cache.mkdir()
-        socket = Path(tempfile.mkdtemp(prefix="nbd-")) / "socket"
+        self._sockets = Path(tempfile.mkdtemp(prefix="nbd-"))  # a short path
+        socket = self._sockets / "socket"
         self._start(
             *("nbdkit", "--foreground", "--unix", socket, "--filter=cache", "file", self.data, "cache=writeback"),
             env={**os.environ, "TMPDIR": str(cache)},
@@ -110,7 +112,7 @@ class Machine:
             process.kill()
         for process in self._processes:
             process.wait()
-        self._processes.clear()
+        self._forget()
 
     def wait_until_off(self, limit_s: float) -> None:
         """The machine has switched itself off, everything flushed."""
@@ -118,7 +120,12 @@ class Machine:
         machine.wait(limit_s)
         disk.send_signal(signal.SIGTERM)
         disk.wait(CALL_LIMIT_S)
+        self._forget()
+
+    def _forget(self) -> None:
         self._processes.clear()
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
     @property
     def on(self) -> bool:
