@@ -10,6 +10,7 @@ from pathlib import Path
 from criu_train.archive.captured import PAGE, Captured, CapturedImage, Extent
 from criu_train.archive.packing import Pace, Packed, pack
 from criu_train.archive.stored import StoredPages
+from criu_train.store.seal import PLAIN, Seal
 
 Images = Mapping[str, bytes]
 
@@ -65,6 +66,7 @@ def packed(
     longest: int = 1 << 40,
     reserve: int = 0,
     hashed: int | None = None,
+    seal: Seal = PLAIN,
 ) -> Packed:
     """Pack images into a new snapshot directory; with ``hashed``, only about so many pages are looked at."""
     snapshot.mkdir()
@@ -73,7 +75,7 @@ def packed(
     def may_hash(left: int) -> bool:
         return hashed is None or all_bytes - left < hashed * PAGE
 
-    return pack(captured(images, longest), snapshot, earlier, pace=pace, reserve=reserve, may_hash=may_hash)
+    return pack(captured(images, longest), snapshot, earlier, pace=pace, reserve=reserve, may_hash=may_hash, seal=seal)
 
 
 def stream(stored: StoredPages, name: str) -> bytes:
@@ -82,9 +84,9 @@ def stream(stored: StoredPages, name: str) -> bytes:
     return bytes(data)
 
 
-def read_back(snapshot: Path) -> dict[str, bytes]:
+def read_back(snapshot: Path, seal: Seal = PLAIN) -> dict[str, bytes]:
     """Everything, checked the way a restore checks it."""
-    with closing(StoredPages.open(snapshot)) as stored:
+    with closing(StoredPages.open(snapshot, seal=seal)) as stored:
         stored.check_unused()
         return {name: stream(stored, name) for name in stored.names}
 

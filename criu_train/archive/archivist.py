@@ -53,11 +53,11 @@ class Archivist:
         self._link = Link(wire, {"problem": self._problem}, self._lost)
 
     @classmethod
-    async def start(cls, runtime: Path, *, memory_limit: int | None) -> Archivist:
+    async def start(cls, runtime: Path, *, memory_limit: int | None, secret: str | None = None) -> Archivist:
         """To be called in the main thread. Raises DumpFailedError.
 
         ``runtime``: a directory with a short path, for sockets. ``memory_limit``: the most bytes that captures may
-        take, None for half of what is free when they need it.
+        take, None for half of what is free when they need it. ``secret``: of the store, as ``seal.told`` has it.
         """
         try:
             place = WorkerDirectory(runtime)
@@ -77,7 +77,7 @@ class Archivist:
         archivist = cls(process, wire, place)
         try:
             ready = archivist._link.expect("ready")
-            archivist._link.send("settings", memory_limit=memory_limit)
+            archivist._link.send("settings", memory_limit=memory_limit, secret=secret)
             await one(ready, _STARTING_S)
         except BaseException as error:
             await archivist.close()

@@ -24,10 +24,10 @@ _SMALL_PIECE = 64 << 10
 class Capture:
     """From the first request to the last byte; used once. CRIU connects to the socket in ``directory``.
 
-    Raises OSError when it can't be begun. ``spill``: the file for what the arena can't hold.
+    Raises OSError when it can't be begun. ``spill``: the file for what the arena can't hold, or None.
     """
 
-    def __init__(self, directory: Path, arena: Arena, spill: Path) -> None:
+    def __init__(self, directory: Path, arena: Arena, spill: Path | None) -> None:
         self._stop = StopSign()
         self._space = Space(arena, spill)
         self._small: dict[str, bytearray] = {}

@@ -6,12 +6,12 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
 from criu_train.archive.captured import PAGE, Captured, Extent
 from criu_train.archive.pack import DIGEST_BYTES
+from criu_train.store.seal import PLAIN, Seal
 
 _PIECE = 1024  # pages looked at between two questions for the pace
 
@@ -116,11 +116,12 @@ class Recall:
 
 
 def digest_pages(
-    pages: CapturedPages, between: Callable[[int], bool], recall: Recall
+    pages: CapturedPages, between: Callable[[int], bool], recall: Recall, seal: Seal = PLAIN
 ) -> tuple[Digests, NDArray[np.bool_]]:
     """The 16-byte digest of every page that is not all zeros, and which pages are.
 
     ``between`` is told now and then how many pages are left; once it says no, no more digests are taken.
+    ``seal``: whose digests they are.
     """
     digests, marks = np.zeros((pages.count, 2), np.uint64), np.zeros((pages.count, 2), np.uint64)
     zero = np.empty(pages.count, np.bool_)
@@ -134,7 +135,7 @@ def digest_pages(
             digests[here] = recall.digests(marks[here])
             new = np.flatnonzero(~zero[here] & ~digests[here].any(axis=1))
             flat = piece.reshape(-1).data
-            joined = b"".join([blake3(flat[at : at + PAGE]).digest(DIGEST_BYTES) for at in (new * PAGE).tolist()])
+            joined = b"".join([seal.hasher(flat[at : at + PAGE]).digest(DIGEST_BYTES) for at in (new * PAGE).tolist()])
             digests[done + new] = np.frombuffer(joined, "<u8").reshape(-1, 2)
         else:
             zero[here] = ~piece.view(np.uint64).any(axis=1)

@@ -41,6 +41,11 @@ def export_snapshot(
     manifest = snapshot.manifest
     if snapshot.status != "complete" or manifest is None:
         raise _unfit(f"{snapshot.status}: {snapshot.reason}")
+    if not snapshot.seal.is_plain:
+        raise UsageError(
+            "a snapshot of an encrypted store can't be exported: nothing in an export is encrypted",
+            tip="copy the whole store, it opens elsewhere with the same key",
+        )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} is not an empty directory", tip="name a new one")
     if problems := verify(snapshot, packs=False):

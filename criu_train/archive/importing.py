@@ -55,6 +55,11 @@ def import_snapshot(checked: Checked, store: Store) -> Snapshot:
     Raises StoreError; nothing is left then, unless nothing but the run could not be noted.
     """
     directory, exported, manifest = checked.directory, checked.exported, checked.manifest
+    if not store.seal.is_plain:
+        raise StoreError(
+            "an export can't be taken into an encrypted store",
+            tip="name a store without a key, or a new one, by --store",
+        )
     try:
         draft = store.new_draft(manifest.run, manifest.trigger)
     except OSError as error:

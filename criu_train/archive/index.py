@@ -25,6 +25,7 @@ from criu_train.archive.pack import PackEntry
 from criu_train.archive.zstd import ZstdError, compress, decompress_into
 from criu_train.store.digest import is_digest
 from criu_train.store.durable import write_atomic
+from criu_train.store.seal import PLAIN, Seal, SealError, place_of
 
 NAME = "pages.index"
 ZERO = 0xFFFF_FFFF  # the reference of a page of zeros
@@ -64,16 +65,17 @@ class PagesIndex:
         }
 
 
-def write_index(snapshot: Path, index: PagesIndex) -> None:
+def write_index(snapshot: Path, index: PagesIndex, seal: Seal = PLAIN) -> None:
     """Write it durably. Raises OSError."""
     header = json.dumps(
         {"packs": [asdict(pack) for pack in index.packs], "images": [asdict(image) for image in index.images]}
     ).encode()
     data = b"".join([_START.pack(_MAGIC, _VERSION, len(header)), header, _packed(index.references)])
-    write_atomic(snapshot / NAME, data + blake3(data).digest())
+    data += blake3(data).digest()
+    write_atomic(snapshot / NAME, bytes(seal.seal(data, place_of(snapshot, NAME))))
 
 
-def read_index(snapshot: Path, digest: str | None = None) -> PagesIndex:
+def read_index(snapshot: Path, digest: str | None = None, seal: Seal = PLAIN) -> PagesIndex:
     """Read and check it; ``digest``: what the manifest says of the whole file. Raises DamagedError."""
     path = snapshot / NAME
     try:
@@ -82,6 +84,10 @@ def read_index(snapshot: Path, digest: str | None = None) -> PagesIndex:
         raise DamagedError.unreadable(path, error) from error
     if digest is not None and blake3(data).hexdigest() != digest:
         raise DamagedError(path, "has changed: its checksum is not the one in the manifest")
+    try:
+        data = bytes(seal.unseal(data, place_of(snapshot, NAME)))
+    except SealError as error:
+        raise DamagedError(path, "was not sealed with this key, or has changed since") from error
     if len(data) < _START.size + _DIGEST or blake3(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
         raise DamagedError(path, "has changed: its checksum is wrong")
     magic, version, length = _START.unpack_from(data)

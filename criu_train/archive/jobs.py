@@ -22,13 +22,18 @@ from criu_train.archive.serve import Serving
 from criu_train.archive.stored import StoredPages
 from criu_train.store.durable import open_private
 from criu_train.store.manifest import Manifest
+from criu_train.store.seal import PLAIN, Seal, place_of
 
 
 class Jobs:
-    """One at a time, but for ``interrupt`` and ``hurry``. ``problem`` is called with what goes wrong in a serving."""
+    """One at a time, but for ``interrupt`` and ``hurry``. ``problem`` is called with what goes wrong in a serving.
 
-    def __init__(self, limit: int | None, problem: Callable[[str], None]) -> None:
+    ``seal``: the store's.
+    """
+
+    def __init__(self, limit: int | None, problem: Callable[[str], None], seal: Seal = PLAIN) -> None:
         self._arena = Arena(limit)
+        self._seal = seal
         self._problem = problem
         self._capture: Capture | None = None
         self._captured: Captured | None = None
@@ -48,15 +53,17 @@ class Jobs:
     def listen(self, directory: str, spill: str) -> None:
         """Begin a capture."""
         self.drop()
-        self._capture = Capture(Path(directory), self._arena, Path(spill))
+        self._capture = Capture(Path(directory), self._arena, Path(spill) if self._seal.is_plain else None)
 
     def captured(self, images: str) -> dict[str, Any]:
         """Wait for the last byte, and write what is not packed."""
         assert self._capture is not None
         self._captured = captured = self._capture.finish()
+        directory = Path(images)
         for name, data in captured.small.items():
-            with os.fdopen(open_private(Path(images, name), os.O_WRONLY | os.O_TRUNC), "wb") as file:
-                file.write(data)
+            about = place_of(directory.parent, f"{directory.name}/{name}")
+            with os.fdopen(open_private(directory / name, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                file.write(self._seal.seal(data, about))
         self._last_bytes = sum(image.size for image in captured.large)
         return {
             "raw_bytes": self._last_bytes,
@@ -82,9 +89,11 @@ class Jobs:
     def _pack(self, captured: Captured, snapshot: Path, earlier: Sequence[str], pacer: Pacer, *, blobs: bool) -> Packed:
         pacer.in_thread()
         older = [Path(path) for path in earlier]
-        packed = pack(captured, snapshot, older, pace=pacer, may_hash=pacer.hashing, recall=self._recall)
+        packed = pack(
+            captured, snapshot, older, pace=pacer, may_hash=pacer.hashing, recall=self._recall, seal=self._seal
+        )
         if blobs:
-            compress_blobs(snapshot / "files", pacer)
+            compress_blobs(snapshot / "files", pacer, self._seal)
         return packed
 
     def hurry(self, seconds: float) -> None:
@@ -110,7 +119,7 @@ class Jobs:
     def check(self, snapshot: str, index_digest: str | None) -> None:
         """Read what can be checked before a restore; the rest is checked as it is handed out."""
         self._close_pages()
-        pages = StoredPages.open(Path(snapshot), index_digest)
+        pages = StoredPages.open(Path(snapshot), index_digest, self._seal)
         try:
             pages.check_unused()
         except BaseException:
@@ -125,7 +134,9 @@ class Jobs:
             self.check(snapshot, index_digest)
         assert self._pages is not None
         names, pages = _small_images(Path(snapshot)), self._pages[1]
-        self._serving = Serving(Path(snapshot, "images"), pages, Path(directory), self._problem, names=names)
+        self._serving = Serving(
+            Path(snapshot, "images"), pages, Path(directory), self._problem, names=names, seal=self._seal
+        )
 
     def served(self) -> dict[str, Any]:
         """Whether nothing was wrong so far."""

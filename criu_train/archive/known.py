@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from criu_train.archive.damage import DamagedError
 from criu_train.archive.digests import Digests, find
 from criu_train.archive.index import read_index
-from criu_train.archive.pack import FRAME_BYTES, PACKS, PackEntry, PackReader
+from criu_train.archive.pack import FRAME_ROOM, PACKS, PackEntry, PackReader
 from criu_train.store.layout import sequence_of
+from criu_train.store.seal import PLAIN, Seal
 
 MAX_PACKS = 63
 _WORTH = 0.25  # of a pack's pages
@@ -30,7 +31,7 @@ class Known:
     places: NDArray[np.int64]
 
 
-def take_over(earlier: Sequence[Path], wanted: Digests, packs: Path, *, pack_pages: int) -> Known:
+def take_over(earlier: Sequence[Path], wanted: Digests, packs: Path, *, pack_pages: int, seal: Seal = PLAIN) -> Known:
     """Link into the directory ``packs`` what is worth it of the newest readable snapshot's packs.
 
     ``wanted``: distinct digests. ``pack_pages``: how many pages a new pack holds. Packs of which less than a
@@ -38,7 +39,7 @@ def take_over(earlier: Sequence[Path], wanted: Digests, packs: Path, *, pack_pag
     costs more than the dead ones do. Damaged packs are left behind too, since rot must not spread to new snapshots.
     """
     with ExitStack() as stack:
-        readers = _newest(earlier, stack)
+        readers = _newest(earlier, stack, seal)
         turn = sequence_of(earlier[0].name) or 0 if earlier else 0
         found = find(wanted, np.concatenate([np.empty((0, 2), np.uint64), *(r.page_digests() for r in readers)]))
         ends = np.cumsum([reader.entry.pages for reader in readers], dtype=np.int64)
@@ -55,17 +56,17 @@ def take_over(earlier: Sequence[Path], wanted: Digests, packs: Path, *, pack_pag
     return Known(tuple(entries), places)
 
 
-def _newest(earlier: Sequence[Path], stack: ExitStack) -> list[PackReader]:
+def _newest(earlier: Sequence[Path], stack: ExitStack, seal: Seal) -> list[PackReader]:
     """Readable packs of the newest snapshot whose index can be read."""
     for snapshot in earlier:
         readers = []
         try:
-            entries = read_index(snapshot).packs
+            entries = read_index(snapshot, seal=seal).packs
         except DamagedError:
             continue
         for entry in entries:
             try:
-                reader = PackReader(snapshot / PACKS, entry)
+                reader = PackReader(snapshot / PACKS, entry, seal)
             except DamagedError:
                 continue
             stack.callback(reader.close)
@@ -94,7 +95,7 @@ def _rotten(readers: list[PackReader], turn: int) -> list[PackReader]:
     total = sum(reader.entry.size for reader in readers)
     if not total:
         return rotten
-    buffer = memoryview(bytearray(FRAME_BYTES))
+    buffer = memoryview(bytearray(FRAME_ROOM))
     start = turn * _REREAD % total
     for at in (start, start - total):  # what lies beyond the end is at the beginning
         base = 0

@@ -5,6 +5,8 @@
               zeros, which nothing is found by, where there was no time to take one
     footer    where the index begins, pages, frames, version, magic
 
+Of an encrypted store, each frame is sealed by itself, and pages are named by keyed digests (``seal``).
+
 The digest of index and footer together (``PackEntry.tail``) stands in ``pages.index``, those of the frames stand in
 the index: not one byte is without a checksum. The file is named by the digest of all of it.
 """
@@ -25,15 +27,18 @@ from criu_train.archive.captured import PAGE
 from criu_train.archive.damage import DamagedError
 from criu_train.archive.direct import DirectFile
 from criu_train.archive.zstd import Bytes, ZstdError, decompress_into
+from criu_train.store.seal import PLAIN, Seal, SealError
 
 FRAME_PAGES = 1024
 FRAME_BYTES = FRAME_PAGES * PAGE
+FRAME_ROOM = FRAME_BYTES + 64  # as a frame is stored, sealed or not
 DIGEST_BYTES = 16
 RAW, ZSTD = 0, 1
 FRAME = np.dtype([("stored", "<u4"), ("pages", "<u2"), ("codec", "<u2"), ("digest", f"V{DIGEST_BYTES}")])
 _FOOTER = struct.Struct("<QQII8s")
 _MAGIC = b"CRTRPACK"
 _VERSION = 1
+_FRAME = "frame"  # what is sealed; which frame it is tells its digest in the index
 PACKS = "packs"
 
 
@@ -45,6 +50,11 @@ class PackEntry:
     size: int
     tail: str
     pages: int
+
+
+def seal_frame(data: Bytes, seal: Seal) -> Bytes:
+    """A frame as it is stored."""
+    return seal.seal(data, _FRAME)
 
 
 def short_digest(data: Bytes) -> bytes:
@@ -102,9 +112,10 @@ class PackReader:
     several threads.
     """
 
-    def __init__(self, directory: Path, entry: PackEntry) -> None:
+    def __init__(self, directory: Path, entry: PackEntry, seal: Seal = PLAIN) -> None:
         self.path = directory / entry.name
         self.entry = entry
+        self._seal = seal
         try:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
@@ -128,20 +139,26 @@ class PackReader:
         return np.frombuffer(tail, "<u8", 2 * self.entry.pages, len(self.frames) * FRAME.itemsize).reshape(-1, 2)
 
     def check(self, number: int, buffer: memoryview) -> None:
-        """Read a frame into ``buffer`` (at least FRAME_BYTES) and compare its digest."""
+        """Read a frame, as it is stored, into ``buffer`` (at least FRAME_ROOM) and compare its digest."""
         self._read_frame(number, buffer)
 
     def load(self, number: int, out: memoryview) -> int:
         """The checked pages of a frame into ``out`` (at least FRAME_BYTES); the number of bytes."""
         frame = self.frames[number]
         expected = int(frame["pages"]) * PAGE
-        if frame["codec"] == RAW:
+        if frame["codec"] == RAW and self._seal.is_plain:
             self._read_frame(number, out)
             return expected
         stored = memoryview(bytearray(int(frame["stored"])))
         self._read_frame(number, stored)
         try:
-            got = decompress_into(stored, out[:expected])
+            data = self._seal.unseal(stored, _FRAME)
+            if frame["codec"] == RAW:
+                out[:expected] = data
+                return expected
+            got = decompress_into(data, out[:expected])
+        except SealError as error:
+            raise DamagedError(self.path, "has a frame that was not sealed with this key") from error
         except ZstdError as error:
             raise DamagedError(self.path, f"has a frame that can't be unpacked: {error}") from error
         if got != expected:
@@ -183,7 +200,7 @@ class PackReader:
         self._read(memoryview(tail), index_at)
         if blake3(tail).hexdigest() != self.entry.tail:
             raise DamagedError(self.path, "has changed: the checksum of its index is wrong")
-        if not _fits(np.frombuffer(tail, FRAME, frames), index_at, pages):
+        if not _fits(np.frombuffer(tail, FRAME, frames), index_at, pages, self._seal.overhead):
             raise DamagedError(self.path, "has an index that does not fit its frames")
         return tail
 
@@ -198,15 +215,15 @@ class PackReader:
             view, offset = view[count:], offset + count
 
 
-def _fits(frames: NDArray[np.void], stored: int, pages: int) -> bool:
-    """Whether the frames fill so many bytes and pages, and are of possible sizes."""
+def _fits(frames: NDArray[np.void], stored: int, pages: int, overhead: int) -> bool:
+    """Whether the frames fill so many bytes and pages, and are of possible sizes; ``overhead``: of each one's seal."""
     sizes, counts = frames["stored"].astype(np.int64), frames["pages"].astype(np.int64)
     raw = frames["codec"] == RAW
     return bool(
         (sizes.sum(), counts.sum()) == (stored, pages)
         and (raw | (frames["codec"] == ZSTD)).all()
-        and (sizes[raw] == counts[raw] * PAGE).all()
-        and sizes.max(initial=0) <= FRAME_BYTES
+        and (sizes[raw] == counts[raw] * PAGE + overhead).all()
+        and sizes.max(initial=0) <= FRAME_BYTES + overhead
         and counts.max(initial=0) <= FRAME_PAGES
     )
 

@@ -19,11 +19,12 @@ from criu_train.archive.captured import PAGE, Captured
 from criu_train.archive.digests import CapturedPages, Digests, Recall, digest_pages, first_equal
 from criu_train.archive.index import ZERO, ImageEntry, PagesIndex, write_index
 from criu_train.archive.known import MAX_PACKS, take_over
-from criu_train.archive.pack import FRAME_PAGES, PACKS, RAW, ZSTD, PackEntry, PackWriter, short_digest
+from criu_train.archive.pack import FRAME_PAGES, PACKS, RAW, ZSTD, PackEntry, PackWriter, seal_frame, short_digest
 from criu_train.archive.packed import Packed
-from criu_train.archive.zstd import compress
+from criu_train.archive.zstd import Bytes, compress
 from criu_train.moments import reached
 from criu_train.store.durable import fsync_dir, make_private_dir
+from criu_train.store.seal import PLAIN, Seal
 
 __all__ = ["Pace", "Packed", "pack"]
 
@@ -61,16 +62,19 @@ def pack(
     reserve: int = 64 << 20,
     may_hash: Callable[[int], bool] = lambda _: True,
     recall: Recall | None = None,
+    seal: Seal = PLAIN,
 ) -> Packed:
     """Write ``packs/`` and ``pages.index`` of ``snapshot``, durably.
 
     ``earlier``: directories of complete snapshots, newest first. Raises OSError, ENOSPC as soon as less than
     ``reserve`` bytes would stay free. ``may_hash`` is asked now and then, with the bytes left to look through, whether
     there is time to look for equal and for known pages; once there is none, the rest is stored as it comes.
-    ``recall``: the same one each time makes the next packing quicker.
+    ``recall``: the same one each time makes the next packing quicker. ``seal``: the store's.
     """
     recall = recall or Recall()
-    with closing(_Packing(captured, snapshot, pace, threads, reserve, may_hash=may_hash, recall=recall)) as packing:
+    with closing(
+        _Packing(captured, snapshot, pace, threads, reserve, may_hash=may_hash, recall=recall, seal=seal)
+    ) as packing:
         return packing.run(earlier)
 
 
@@ -85,6 +89,7 @@ class _Packing:
         *,
         may_hash: Callable[[int], bool],
         recall: Recall,
+        seal: Seal,
     ) -> None:
         self._captured = captured
         self._snapshot = snapshot
@@ -94,6 +99,7 @@ class _Packing:
         self._reserve = reserve
         self._may_hash = may_hash
         self._recall = recall
+        self._seal = seal
         self._hashing_share = _hashing_share(recall.share_new)
         self._pages = CapturedPages(captured)
         self._pack_pages = max(_PACK_PAGES, -(-2 * self._pages.count // MAX_PACKS))
@@ -104,11 +110,11 @@ class _Packing:
 
     def run(self, earlier: Sequence[Path]) -> Packed:
         make_private_dir(self._directory)
-        digests, zero = digest_pages(self._pages, self._hashing, self._recall)
+        digests, zero = digest_pages(self._pages, self._hashing, self._recall, self._seal)
         reached("dump-packing")
         first = first_equal(digests)
         distinct = np.flatnonzero((first == np.arange(len(first))) & ~zero)
-        known = take_over(earlier, digests[distinct], self._directory, pack_pages=self._pack_pages)
+        known = take_over(earlier, digests[distinct], self._directory, pack_pages=self._pack_pages, seal=self._seal)
         new = distinct[known.places < 0]
         self._recall.share_new = len(new) / max(1, len(first))
         self._hashing_share = _hashing_share(self._recall.share_new)  # known now, and guessed until now
@@ -122,7 +128,7 @@ class _Packing:
         fsync_dir(self._directory)
         images = tuple(ImageEntry(image.name, image.size) for image in self._captured.large)
         packs = (*known.packs, *added)
-        write_index(self._snapshot, PagesIndex(packs, images, references))
+        write_index(self._snapshot, PagesIndex(packs, images, references), self._seal)
         zeros, in_known = int(zero.sum()), int((references < base).sum())
         return Packed(
             raw_bytes=sum(image.size for image in images),
@@ -161,7 +167,7 @@ class _Packing:
             done = self._hashing_share + (1 - self._hashing_share) * written / total
             level = self._pace.level((total - written) * PAGE, done)
             self._compressed &= level is not None
-            ahead.append((numbers, pool.submit(_frame, self._pages, numbers, level)))
+            ahead.append((numbers, pool.submit(_frame, self._pages, numbers, level, self._seal)))
             if len(ahead) > self._threads + 1:
                 numbers, future = ahead.popleft()
                 yield numbers, future.result()
@@ -190,14 +196,19 @@ class _Frame:
     digest: bytes
 
 
-def _frame(pages: CapturedPages, numbers: NDArray[np.int64], level: int | None) -> _Frame:
+def _frame(pages: CapturedPages, numbers: NDArray[np.int64], level: int | None, seal: Seal) -> _Frame:
     rows = pages.take(numbers)
     raw = rows.reshape(-1).data
     if level is not None and (level := _worthwhile(rows, level)) is not None:
-        stored = memoryview(compress(raw, level))
-        if len(stored) < _GAIN * len(raw):
-            return _Frame(stored, ZSTD, short_digest(stored))
-    return _Frame(raw, RAW, short_digest(raw))
+        compressed = compress(raw, level)
+        if len(compressed) < _GAIN * len(raw):
+            return _sealed(compressed, ZSTD, seal)
+    return _sealed(raw, RAW, seal)
+
+
+def _sealed(data: Bytes, codec: int, seal: Seal) -> _Frame:
+    stored = memoryview(seal_frame(data, seal))
+    return _Frame(stored, codec, short_digest(stored))
 
 
 def _worthwhile(rows: NDArray[np.uint8], level: int) -> int | None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from criu_train.archive.pipes import StoppedError, StopSign, enlarge, lend_all, write_all
 from criu_train.criu import stream
+from criu_train.store.seal import PLAIN, Seal, read_sealed
 
 # Read from a small image at one go.
 _PIECE = 1 << 20
@@ -34,7 +35,7 @@ class Serving:
     A small image that lies in ``directory`` is handed out instead of the one in ``images``.
 
     ``names``: the small ones that have to be in ``images``, so that one that is lost is no answer that there is none;
-    None for those that are.
+    None for those that are. ``seal``: the store's.
 
     A pipe that ended early would be taken for the end of a deleted file. So when anything is wrong, ``on_problem`` is
     told, once, and from then on every pipe stays open and silent until ``close``: the restore can't end.
@@ -48,9 +49,11 @@ class Serving:
         on_problem: Callable[[str], None],
         *,
         names: Collection[str] | None = None,
+        seal: Seal = PLAIN,
     ) -> None:
         self._images = images
         self._names = names
+        self._seal = seal
         self._pages = pages
         self._replaced = directory
         self._on_problem = on_problem
@@ -118,7 +121,10 @@ class Serving:
                 self._pages.stream(name, write)
             else:
                 replaced = self._replaced / name
-                self._read(replaced if replaced.exists() else self._images / name, write)
+                if replaced.exists() or self._seal.is_plain:
+                    self._read(replaced if replaced.exists() else self._images / name, write)
+                else:
+                    write(memoryview(read_sealed(self._images.parent, f"{self._images.name}/{name}", self._seal)))
         except (StoppedError, BrokenPipeError):
             pass  # nobody reads any more
         except Exception as error:  # whatever it was, no pipe may end early

@@ -21,9 +21,9 @@ _FILE = 1 << 62
 
 
 class Space:
-    """One thread at a time takes in; any may view."""
+    """One thread at a time takes in; any may view. ``spill``: the file, None where nothing may go to the disk."""
 
-    def __init__(self, arena: Arena, spill: Path) -> None:
+    def __init__(self, arena: Arena, spill: Path | None) -> None:
         self._arena = arena
         self._used = 0
         self._spill_path = spill
@@ -79,6 +79,10 @@ class Space:
             self._spill_fd = -1
 
     def _to_disk(self, pipe: int) -> Extent | None:
+        if self._spill_path is None:
+            raise OSError(
+                errno.ENOMEM, "not enough memory for the capture, and none of it may go to the disk unencrypted"
+            )
         if self._spill_fd < 0:
             self._spill_fd = open_private(self._spill_path, os.O_RDWR | os.O_EXCL)
             with contextlib.suppress(OSError):  # nothing is left of it, however we end

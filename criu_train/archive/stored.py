@@ -15,7 +15,8 @@ from criu_train.archive.captured import PAGE
 from criu_train.archive.frame_file import FrameFile
 from criu_train.archive.frames import Frames
 from criu_train.archive.index import ZERO, PagesIndex, read_index
-from criu_train.archive.pack import FRAME_BYTES, PACKS, PackReader
+from criu_train.archive.pack import FRAME_BYTES, FRAME_ROOM, PACKS, PackReader
+from criu_train.store.seal import PLAIN, Seal
 
 _MEMORY = 192 << 20  # of unpacked frames, all streams together
 _AHEAD = 6  # frames that a stream asks for before it needs them
@@ -36,7 +37,7 @@ class StoredPages:
 
     names: Mapping[str, int]
 
-    def __init__(self, snapshot: Path, index: PagesIndex, packs: list[PackReader]) -> None:
+    def __init__(self, snapshot: Path, index: PagesIndex, packs: list[PackReader], seal: Seal = PLAIN) -> None:
         self.names = {image.name: image.size for image in index.images}
         self._references = index.by_image()
         self._packs = packs
@@ -48,21 +49,21 @@ class StoredPages:
         self._first_pages = np.concatenate([*firsts, [ZERO]])
         self._frames = Frames(self._load, size=FRAME_BYTES, limit=_MEMORY // FRAME_BYTES)
         # In the store, which has room, but not in the snapshot, which nobody changes.
-        self._on_disk = FrameFile(snapshot.absolute().parent.parent, size=FRAME_BYTES)
+        self._on_disk = FrameFile(snapshot.absolute().parent.parent, size=FRAME_BYTES, seal=seal)
 
     @classmethod
-    def open(cls, snapshot: Path, index_digest: str | None = None) -> StoredPages:
+    def open(cls, snapshot: Path, index_digest: str | None = None, seal: Seal = PLAIN) -> StoredPages:
         """Read and check ``pages.index`` (against the manifest's digest, if given) and the index of every pack.
 
         Raises DamagedError.
         """
-        index = read_index(snapshot, index_digest)
+        index = read_index(snapshot, index_digest, seal)
         with ExitStack() as stack:
             packs = []
             for entry in index.packs:
-                packs.append(PackReader(snapshot / PACKS, entry))
+                packs.append(PackReader(snapshot / PACKS, entry, seal))
                 stack.callback(packs[-1].close)
-            stored = cls(snapshot, index, packs)
+            stored = cls(snapshot, index, packs, seal)
             stack.pop_all()
         return stored
 
@@ -71,7 +72,7 @@ class StoredPages:
         used = np.zeros(self._frame_bases[-1], np.bool_)
         for references in self._references.values():
             used[self._frame_of(references[references != ZERO])] = True
-        buffer = memoryview(bytearray(FRAME_BYTES))
+        buffer = memoryview(bytearray(FRAME_ROOM))
         for number in np.flatnonzero(~used).tolist():
             pack, frame = self._locate(number)
             pack.check(frame, buffer)

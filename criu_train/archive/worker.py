@@ -24,6 +24,7 @@ from criu_train.archive.damage import DamagedError
 from criu_train.archive.jobs import Jobs
 from criu_train.cell.wire import Wire
 from criu_train.errors import CriuTrainError
+from criu_train.store.seal import Seal, seal_of
 
 _PR_SET_PDEATHSIG = 1
 # Better us than the training when memory runs out; the most there is, since the training holds more memory than we do.
@@ -79,19 +80,19 @@ def main(descriptor: int) -> None:
     """The other end of the supervisor's channel."""
     _settle()
     wire = Wire(socket.socket(fileno=descriptor))
-    jobs = Jobs(limit=_limit(wire), problem=lambda message: wire.send("problem", message=message))
+    limit, seal = _settings(wire)
+    jobs = Jobs(limit, lambda message: wire.send("problem", message=message), seal)
     wire.send("ready")
     Worker(wire, jobs).run()
     os._exit(0)  # whatever any thread is doing
 
 
-def _limit(wire: Wire) -> int | None:
-    """The first message says how much memory captures may take."""
+def _settings(wire: Wire) -> tuple[int | None, Seal]:
+    """The first message says how much memory captures may take, and how the store is protected."""
     first = wire.receive()
     if first is None:
         os._exit(0)
-    limit: int | None = first["memory_limit"]
-    return limit
+    return first["memory_limit"], seal_of(first["secret"])
 
 
 def _settle() -> None:

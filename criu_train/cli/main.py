@@ -31,9 +31,17 @@ from criu_train.errors import EXIT_OURS, CriuTrainError
     show_envvar=True,
     help="The directory of snapshots of this job.",
 )
+@click.option(
+    "--key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    envvar="CRIU_TRAIN_KEY_FILE",
+    show_envvar=True,
+    help="The key of an encrypted store: 32 random bytes or more. A store that is made with it is encrypted.",
+)
 @click.version_option(__version__, prog_name="criu-train")
 @click.pass_context
-def cli(ctx: click.Context, store: Path) -> None:
+def cli(ctx: click.Context, store: Path, key_file: Path | None) -> None:
     """Make a long training run unbreakable without touching its code.
 
     \b
@@ -43,7 +51,7 @@ def cli(ctx: click.Context, store: Path) -> None:
       criu-train run --every 10m -- python train.py  a snapshot every ten minutes
       criu-train snapshot list                       what is there to go back to
     """
-    ctx.obj = Settings(store=store.absolute())
+    ctx.obj = Settings(store.absolute(), key_file)
 
 
 for command in (run, dump, snapshot, restore, attach, status, doctor, setup):

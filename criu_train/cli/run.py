@@ -98,7 +98,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **chosen: Any) -> None:
 
     reporter = ConsoleReporter()
     try:
-        code = run_command(settings.store, command, options_of(chosen), reporter)
+        code = run_command(settings.store, command, options_of(chosen), reporter, settings.key)
     finally:
         reporter.close()
     raise click.exceptions.Exit(code)

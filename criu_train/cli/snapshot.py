@@ -60,7 +60,7 @@ def list_(settings: Settings, as_program: bool) -> None:
       criu-train snapshot list --json
       criu-train --store /data/job7 snapshot list
     """
-    store = Store.open_if_any(settings.store)
+    store = Store.open_if_any(settings.store, key=settings.key)
     found = store.listing() if store else []
     if as_program:
         print_json([as_json(one) for one in found])
@@ -86,7 +86,7 @@ def show(settings: Settings, id_: str, as_program: bool) -> None:
       criu-train snapshot show 7
       criu-train snapshot show 20261121T204512Z-000007 --json
     """
-    one = Store.open(settings.store).find(id_)
+    one = Store.open(settings.store, key=settings.key).find(id_)
     if as_program:
         facts = as_json(one) | {"reason": one.reason, "path": str(one.path)}
         print_json(facts | {"manifest": json.loads(one.manifest.to_json()) if one.manifest else None})
@@ -117,7 +117,7 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, deep: bool, as
     """
     if ids and every:
         raise UsageError("--all and ids don't go together", tip="name snapshots, or say --all")
-    store = Store.open(ctx.obj.store)
+    store = Store.open(ctx.obj.store, key=ctx.obj.key)
     if every:
         chosen = [one for one in store.snapshots() if not is_live(one.path)]
     else:
@@ -176,7 +176,7 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_program: bo
       criu-train snapshot delete 3 4 5
       criu-train snapshot delete latest --force
     """
-    store = Store.open(settings.store)
+    store = Store.open(settings.store, key=settings.key)
     gone = sorted({store.find(text).id for text in ids})
     store.delete(gone, force=force)
     if as_program:
@@ -201,7 +201,7 @@ def prune(settings: Settings, keep: int, as_program: bool) -> None:
       criu-train snapshot prune --keep 3
       criu-train snapshot prune --keep 1 --json
     """
-    store = Store.open(settings.store)
+    store = Store.open(settings.store, key=settings.key)
     gone = store.prune(keep)
     kept = [one.id for one in store.snapshots()]
     if as_program:

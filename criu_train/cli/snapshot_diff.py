@@ -80,7 +80,7 @@ def diff(ctx: click.Context, before: str, after: str | None, here: bool, as_prog
     if here == (after is not None):
         raise UsageError("name two snapshots, or one and --here", tip="`criu-train snapshot diff latest --here`")
     settings: Settings = ctx.obj
-    store = Store.open(settings.store)
+    store = Store.open(settings.store, key=settings.key)
     one = store.find(before)
     if after is not None:
         _tell_differences(one, store.find(after), as_program=as_program)
@@ -94,10 +94,10 @@ def _tell_findings(one: Snapshot, store: Path, *, as_program: bool) -> bool:
     from criu_train.criu.images import Images
     from criu_train.workspace.differences import manifest_of
     from criu_train.workspace.environment import compare
-    from criu_train.workspace.listing import read_listing
+    from criu_train.workspace.listing import listing_of
     from criu_train.workspace.place import compare_data, compare_place
 
-    manifest, listing = manifest_of(one), read_listing(one.path / "listing.json")
+    manifest, listing = manifest_of(one), listing_of(one)
     try:
         criu = find_criu()
     except CriuTrainError:
@@ -105,7 +105,7 @@ def _tell_findings(one: Snapshot, store: Path, *, as_program: bool) -> bool:
     findings = [
         *compare_place(manifest, listing, store=store, here=Path.cwd()),
         *compare(manifest, criu_version=criu.version if criu else None),
-        *(compare_data(listing, Images(one.images, criu.pycriu)) if criu else ()),
+        *(compare_data(listing, Images(one.images, criu.pycriu, one.read_image)) if criu else ()),
     ]
     if as_program:
         told = [{"level": _level(one.blocking), "what": one.what, "tip": one.tip} for one in findings]

@@ -34,7 +34,7 @@ def export(settings: Settings, id_: str, directory: Path, archive: bool, as_prog
     """
     from criu_train.archive.exporting import export_snapshot
 
-    store = Store.open(settings.store)
+    store = Store.open(settings.store, key=settings.key)
     one = store.find(id_)
     with _bar(one.id, quiet=as_program) as progress:
         export_snapshot(one, directory.absolute(), store=store.id, archive=archive, progress=progress)
@@ -62,10 +62,10 @@ def import_(settings: Settings, directory: Path, as_program: bool) -> None:
     """
     from criu_train.archive.importing import check_export, import_snapshot
 
-    store = Store.open_if_any(settings.store)
+    store = Store.open_if_any(settings.store, key=settings.key)
     with _bar("checking", quiet=as_program) as progress:
         checked = check_export(directory.absolute(), progress)
-    store = store or Store.create_or_open(settings.store)
+    store = store or Store.create_or_open(settings.store, key=settings.key)
     one = import_snapshot(checked, store)
     if as_program:
         print_json({"id": one.id})

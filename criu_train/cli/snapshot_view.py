@@ -74,6 +74,8 @@ def snapshot_facts(one: Snapshot) -> RenderableType:
         table.add_row("Trial restore", PROVEN[one.proven])
     for name, fact in _manifest_facts(one.manifest) if one.manifest else ():
         table.add_row(name, Text(fact))
+    if not one.seal.is_plain:
+        table.add_row("Encryption", "AES-256-GCM, with the key of its store")
     table.add_row("Path", Text(str(one.path)))
     return table
 

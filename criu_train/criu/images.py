@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,11 +67,14 @@ class LinkRemap:
 class Images:
     """Reads lazily; a damaged image raises StoreError when it is asked for.
 
+    ``read`` gives an image's bytes by its name, for those that don't lie in ``directory`` as CRIU wrote them.
+
     Names that are no UTF-8 come out of protobuf as bytes; here they are what the os module makes of such.
     """
 
-    def __init__(self, directory: Path, pycriu: Path | None) -> None:
+    def __init__(self, directory: Path, pycriu: Path | None, read: Callable[[str], bytes] | None = None) -> None:
         self._dir = directory
+        self._read = read or (lambda name: (directory / name).read_bytes())
         self.pycriu = pycriu
 
     def files(self) -> tuple[ImageFile, ...]:
@@ -180,7 +183,7 @@ class Images:
     def _entries(self, name: str, message: Any) -> Iterator[Any]:
         """The messages in an image; none when the image is absent, which is how CRIU spells an empty one."""
         try:
-            data = (self._dir / name).read_bytes()
+            data = self._read(name)
         except FileNotFoundError:
             return
         try:

@@ -1,7 +1,8 @@
 """What blobs, the pieces of saved files, are called: by what they hold, and by what lies on the disk.
 
 A plain blob is named by the digest of its content. A compressed one (zstd) is named ``CONTENT.SIZE.STORED``: the digest
-of its content, and size in bytes and digest of the file itself.
+of its content, and size in bytes and digest of the file itself. So is a sealed one, compressed or not: a first byte
+within the seal tells.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from criu_train.store.digest import is_digest
+from criu_train.store.seal import Bytes, Seal
+
+RAW, ZSTD = 0, 1
 
 
 class BlobName(NamedTuple):
@@ -28,6 +32,17 @@ class BlobName(NamedTuple):
 def compressed_name(content: str, size: int, stored: str) -> str:
     """The name of a compressed blob."""
     return f"{content}.{size}.{stored}"
+
+
+def seal_blob(data: Bytes, content: str, codec: int, seal: Seal) -> Bytes:
+    """A blob's file; ``content``: the digest of what is in it, not compressed."""
+    return seal.seal(bytes([codec]) + data, f"blob {content}")
+
+
+def unseal_blob(stored: Bytes, content: str, seal: Seal) -> tuple[int, memoryview]:
+    """How it is compressed, and the data. Raises SealError."""
+    data = memoryview(seal.unseal(stored, f"blob {content}"))
+    return data[0] if data else RAW, data[1:]
 
 
 def parse(name: str) -> BlobName | None:

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from criu_train.errors import DumpFailedError
 from criu_train.store.blob import parse
-from criu_train.store.digest import digest_bytes, digest_file, is_digest
+from criu_train.store.digest import digest_file, is_digest
 from criu_train.store.dump_log import compress_log
 from criu_train.store.durable import DISK, Disk, fsync_tree, make_private_dir, open_private, write_atomic
 from criu_train.store.layout import created_at_of, sequence_of
 from criu_train.store.manifest import Manifest, ManifestFields, StoredFile
+from criu_train.store.seal import PLAIN, Seal, place_of
 from criu_train.store.snapshot import (
     DUMP_LOG,
     FAILED,
@@ -34,6 +35,7 @@ from criu_train.store.snapshot import (
     OWNER,
     PACKS,
     Snapshot,
+    read_image,
     read_snapshot,
 )
 from criu_train.units import utc_now_iso
@@ -45,13 +47,14 @@ class Draft:
     Its owner is the process that made it: nobody sweeps the draft as long as that process lives.
     """
 
-    def __init__(self, path: Path, run_id: str, trigger: str, disk: Disk = DISK) -> None:
-        """Make the directory at ``path``, whose name is the new id; raises OSError."""
+    def __init__(self, path: Path, run_id: str, trigger: str, disk: Disk = DISK, seal: Seal = PLAIN) -> None:
+        """Make the directory at ``path``, whose name is the new id; raises OSError. ``seal``: the store's."""
         self.path = path
         self.id = path.name
         self.sequence = sequence_of(path.name) or 0
         self.run_id = run_id
         self.trigger = trigger
+        self.seal = seal
         self._disk = disk
         self._ending = threading.Lock()
         self._given_up = self._complete = False
@@ -75,6 +78,14 @@ class Draft:
     def packs(self) -> Path:
         """For the packs of the large images, each named by its BLAKE3 digest; made by whoever packs."""
         return self.path / PACKS
+
+    def read_image(self, name: str) -> bytes:
+        """One of the small images, as CRIU wrote it. Raises OSError, SealError."""
+        return read_image(self.path, name, self.seal)
+
+    def write(self, name: str, data: bytes) -> None:
+        """A file of the snapshot, sealed, durable once this returns. Raises OSError."""
+        write_atomic(self.path / name, bytes(self.seal.seal(data, place_of(self.path, name))), disk=self._disk)
 
     @property
     def dump_log(self) -> Path:
@@ -116,7 +127,7 @@ class Draft:
             with self._ending:
                 if self._given_up:
                     raise OSError(errno.ECANCELED, "it was given up meanwhile")
-                write_atomic(self.path / MARKER, digest_bytes(manifest).encode() + b"\n", disk=self._disk)
+                write_atomic(self.path / MARKER, self.seal.vouch(manifest).encode() + b"\n", disk=self._disk)
                 self._complete = True
         except OSError as error:
             raise DumpFailedError(
@@ -129,7 +140,7 @@ class Draft:
                 self.dump_log.unlink(missing_ok=True)
             (self.path / OWNER).unlink()
         self._disown()
-        return read_snapshot(self.path)
+        return read_snapshot(self.path, seal=self.seal)
 
     def discard(self, reason: str) -> None:
         """Give the draft up: only CRIU's log and the reason stay, until the next prune. Never raises OSError.

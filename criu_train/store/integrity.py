@@ -20,7 +20,7 @@ def verify(
     that were truncated, so with any size wrong nothing else counts. ``packs``: False leaves the bytes in the packs,
     not their sizes, to a restore that checks them on their way.
     """
-    now = read_snapshot(snapshot.path)
+    now = read_snapshot(snapshot.path, seal=snapshot.seal)
     if now.manifest is None:
         return [now.reason or "the manifest can't be read"]
     wrong = list(size_problems(now.path, now.manifest))

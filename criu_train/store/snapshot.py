@@ -10,14 +10,15 @@ import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hmac import compare_digest
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from criu_train.errors import StoreError
-from criu_train.store.digest import digest_bytes
 from criu_train.store.guard import distrust
 from criu_train.store.layout import created_at_of, sequence_of
 from criu_train.store.manifest import Manifest, Summary
+from criu_train.store.seal import PLAIN, Seal, read_sealed
 
 MANIFEST = "manifest.json"
 MARKER = "COMPLETE"
@@ -69,14 +70,23 @@ class Listed:
 
 @dataclass(frozen=True)
 class Snapshot(Listed):
-    """A snapshot with its whole manifest, and the sizes of all its files checked."""
+    """A snapshot with its whole manifest, and the sizes of all its files checked. ``seal``: its store's."""
 
     manifest: Manifest | None
+    seal: Seal = PLAIN
 
     @property
     def images(self) -> Path:
         """CRIU's images directory."""
         return self.path / "images"
+
+    def read(self, name: str) -> bytes:
+        """A file as it was before it was sealed. Raises OSError, SealError."""
+        return read_sealed(self.path, name, self.seal)
+
+    def read_image(self, name: str) -> bytes:
+        """One of the small images, likewise."""
+        return read_image(self.path, name, self.seal)
 
     @property
     def files(self) -> Path:
@@ -89,39 +99,50 @@ class Snapshot(Listed):
         return self.path / PACKS
 
 
-def read_snapshot(path: Path, *, abandoned: bool = False, proven: bool | None = None) -> Snapshot:
+def read_snapshot(path: Path, *, abandoned: bool = False, proven: bool | None = None, seal: Seal = PLAIN) -> Snapshot:
     """What can be told about the snapshot at ``path`` without reading its images; never raises.
 
     Complete means: the marker fits the manifest, and every file is there with its size.
     """
-    status, reason, manifest = _look(path, Manifest.from_json)
+    status, reason, manifest = _look(path, Manifest.from_json, seal)
     if manifest is not None and (problem := next(size_problems(path, manifest), None)):
         status, reason = "corrupt", problem
-    return Snapshot(path, path.name, sequence_of(path.name) or 0, status, reason, manifest, abandoned, proven)
+    return Snapshot(path, path.name, sequence_of(path.name) or 0, status, reason, manifest, abandoned, proven, seal)
 
 
-def list_snapshot(path: Path, *, abandoned: bool = False, proven: bool | None = None) -> Listed:
+def read_image(snapshot: Path, name: str, seal: Seal) -> bytes:
+    """One of the small images as CRIU wrote it; its figures are never sealed. Raises OSError, SealError."""
+    path = f"images/{name}"
+    return read_sealed(snapshot, path, PLAIN if path in _CRIU_STATS else seal)
+
+
+def list_snapshot(path: Path, *, abandoned: bool = False, proven: bool | None = None, seal: Seal = PLAIN) -> Listed:
     """As ``read_snapshot``, quicker: complete means no more than that the marker fits the manifest."""
-    status, reason, summary = _look(path, Summary.from_json)
+    status, reason, summary = _look(path, Summary.from_json, seal)
     return Listed(path, path.name, sequence_of(path.name) or 0, status, reason, summary, abandoned, proven)
 
 
-def read_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool]) -> list[Snapshot]:
+def read_snapshots(
+    paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool], seal: Seal = PLAIN
+) -> list[Snapshot]:
     """``read_snapshot`` of each, oldest first by sequence number; the marks are by id."""
     with _no_collector():
         return _still_there(
-            read_snapshot(one, abandoned=one.name in abandoned, proven=proven.get(one.name)) for one in _sort(paths)
+            read_snapshot(one, abandoned=one.name in abandoned, proven=proven.get(one.name), seal=seal)
+            for one in _sort(paths)
         )
 
 
-def list_snapshots(paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool]) -> list[Listed]:
+def list_snapshots(
+    paths: Sequence[Path], *, abandoned: Container[str], proven: Mapping[str, bool], seal: Seal = PLAIN
+) -> list[Listed]:
     """``read_snapshot`` of the newest twenty, ``list_snapshot`` of those before; oldest first."""
     with _no_collector():
         ordered = _sort(paths)
         older = len(ordered) - _SIZED_IN_LISTINGS
         return _still_there(
             (list_snapshot if at < older else read_snapshot)(
-                one, abandoned=one.name in abandoned, proven=proven.get(one.name)
+                one, abandoned=one.name in abandoned, proven=proven.get(one.name), seal=seal
             )
             for at, one in enumerate(ordered)
         )
@@ -154,10 +175,10 @@ class _NotWholeError(Exception):
         self.status: Status = status
 
 
-def _look(path: Path, parse: Callable[[bytes], _M]) -> tuple[Status, str | None, _M | None]:
+def _look(path: Path, parse: Callable[[bytes], _M], seal: Seal) -> tuple[Status, str | None, _M | None]:
     """Status, the reason for it, and the manifest as ``parse`` makes it of its bytes."""
     try:
-        return "complete", None, _read_manifest(path, parse)
+        return "complete", None, _read_manifest(path, parse, seal)
     except _NotWholeError as error:
         return error.status, str(error), None
     except StoreError as error:
@@ -166,7 +187,7 @@ def _look(path: Path, parse: Callable[[bytes], _M]) -> tuple[Status, str | None,
         return "corrupt", f"can't be read: {error.strerror}", None
 
 
-def _read_manifest(path: Path, parse: Callable[[bytes], _M]) -> _M:
+def _read_manifest(path: Path, parse: Callable[[bytes], _M], seal: Seal) -> _M:
     """The manifest, once the marker vouches for it; raises _NotWholeError, StoreError, OSError."""
     if reason := distrust(path.lstat()):
         raise _NotWholeError("corrupt", f"the snapshot {reason}")
@@ -181,8 +202,9 @@ def _read_manifest(path: Path, parse: Callable[[bytes], _M]) -> _M:
         data = _read(f"{path}/{MANIFEST}")
     except FileNotFoundError:
         raise _NotWholeError("corrupt", f"{MANIFEST} is missing") from None
-    if marker != digest_bytes(data).encode() + b"\n":
-        raise _NotWholeError("corrupt", f"{MANIFEST} does not match {MARKER}")
+    if not compare_digest(marker, seal.vouch(data).encode() + b"\n"):
+        why = "" if seal.is_plain else ": not made with this key, or changed since"
+        raise _NotWholeError("corrupt", f"{MANIFEST} does not match {MARKER}{why}")
     manifest = parse(data)
     if manifest.id != path.name:
         raise _NotWholeError("corrupt", f"it is a copy of {manifest.id}")

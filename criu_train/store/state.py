@@ -14,6 +14,7 @@ from typing import Any
 from criu_train.errors import StoreError
 from criu_train.store.durable import DISK, Disk, open_private, write_atomic
 from criu_train.store.layout import StoreLayout
+from criu_train.store.seal import Key
 
 VERSION = 1
 
@@ -42,6 +43,7 @@ class StoreState:
     previous_run: Run | None = None  # comes back when the current one turns out to be none
     abandoned: tuple[str, ...] = ()
     proven: dict[str, bool] = field(default_factory=dict)
+    seal_check: str | None = None  # of an encrypted store, see ``seal``
 
     @property
     def run_id(self) -> str | None:
@@ -50,7 +52,10 @@ class StoreState:
 
     def to_json(self) -> bytes:
         """The bytes of ``store.json``."""
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=2).encode() + b"\n"
+        facts = {"version": VERSION, **asdict(self)}
+        if self.seal_check is None:
+            del facts["seal_check"]  # older readers know nothing of it
+        return json.dumps(facts, indent=2).encode() + b"\n"
 
     def begin(self, run: Run) -> StoreState:
         """``run`` is the current one now."""
@@ -99,9 +104,10 @@ class StoreState:
 Change = Callable[[StoreState], StoreState]
 
 
-def new_state() -> StoreState:
-    """A store that nothing happened in yet."""
-    return StoreState(id=os.urandom(8).hex(), pid_base=_choose_pid_base())
+def new_state(key: Key | None = None) -> StoreState:
+    """A store that nothing happened in yet; encrypted where there is a key."""
+    identity = os.urandom(8).hex()
+    return StoreState(identity, _choose_pid_base(), seal_check=key.seal_for(identity).check if key else None)
 
 
 def load(layout: StoreLayout) -> StoreState:

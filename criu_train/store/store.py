@@ -19,6 +19,7 @@ from criu_train.store.journals import forget_journals, next_journal
 from criu_train.store.layout import TRASH_PREFIX, StoreLayout, sequence_of, snapshot_id
 from criu_train.store.removal import set_aside, sweep
 from criu_train.store.retention import newest_usable, superfluous
+from criu_train.store.seal import PLAIN, Key, LockedSeal, Seal
 from criu_train.store.snapshot import Listed, Snapshot, list_snapshots, read_snapshots
 from criu_train.store.state import Run, StoreState
 from criu_train.units import utc_now_iso
@@ -27,33 +28,37 @@ from criu_train.units import utc_now_iso
 class Store:
     """Safe to use from several processes at once; every change is durable when the call returns."""
 
-    def __init__(self, layout: StoreLayout, disk: Disk = DISK) -> None:
+    def __init__(self, layout: StoreLayout, disk: Disk = DISK, key: Key | None = None) -> None:
         """Use ``open`` or ``create_or_open``, which check first."""
         self.layout = layout
         self._disk = disk
         state = state_file.load(layout)
         self.id = state.id
         self.pid_base = state.pid_base
+        self._seal = _unlock(state, layout, key)
 
     @classmethod
-    def open(cls, root: Path, disk: Disk = DISK) -> Store:
-        """Open the store at ``root``; raises StoreError where there is none, or none that we can trust."""
+    def open(cls, root: Path, disk: Disk = DISK, *, key: Key | None = None) -> Store:
+        """Open the store at ``root``; raises StoreError where there is none, or none that we can trust.
+
+        ``key``: of an encrypted one. Without it nothing but what needs no snapshot can be asked.
+        """
         layout = StoreLayout(root.absolute())
         try:
             for directory in (layout.root, layout.snapshots):
                 if directory.is_dir():
                     check_ours(directory)
-            return cls(layout, disk)
+            return cls(layout, disk, key)
         except OSError as error:
             raise StoreError(
                 f"the store {root} can't be read: {error.strerror}", tip="name another place with --store"
             ) from error
 
     @classmethod
-    def open_if_any(cls, root: Path) -> Store | None:
+    def open_if_any(cls, root: Path, *, key: Key | None = None) -> Store | None:
         """Open the store at ``root``, None where there is none yet; raises StoreError for one that we can't trust."""
         try:
-            return cls.open(root)
+            return cls.open(root, key=key)
         except StoreError:
             with suppress(OSError):
                 if not StoreLayout(root).config.exists():
@@ -61,8 +66,11 @@ class Store:
             raise
 
     @classmethod
-    def create_or_open(cls, root: Path, disk: Disk = DISK) -> Store:
-        """Open the store at ``root``, made first (0700, files 0600) where there is none; raises StoreError."""
+    def create_or_open(cls, root: Path, disk: Disk = DISK, *, key: Key | None = None) -> Store:
+        """Open the store at ``root``, made first (0700, files 0600) where there is none; raises StoreError.
+
+        ``key``: a store that is made now is encrypted with it.
+        """
         layout = StoreLayout(root.absolute())
         try:
             if not layout.root.is_dir():
@@ -74,12 +82,17 @@ class Store:
                 disk.fsync(layout.root.parent)
             check_ours(layout.root)
             if not layout.config.exists():
-                initialise(layout, disk)
+                initialise(layout, disk, key)
         except OSError as error:
             raise StoreError(
                 f"no store can be made at {layout.root}: {error.strerror}", tip="name another place with --store"
             ) from error
-        return cls.open(root, disk)
+        return cls.open(root, disk, key=key)
+
+    @property
+    def seal(self) -> Seal:
+        """How snapshots are protected; raises StoreError where the key is missing."""
+        return self._seal.ready()
 
     # Runs
 
@@ -122,17 +135,17 @@ class Store:
             sequence = max(state_file.load(self.layout).next_sequence, 1 + max(used, default=0))
             self._change_locked(lambda state: replace(state, next_sequence=sequence + 1))
             path = self.layout.snapshots / snapshot_id(sequence, datetime.now(UTC))
-            return Draft(path, run_id, trigger, self._disk)
+            return Draft(path, run_id, trigger, self._disk, self.seal)
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, oldest first by sequence number; reads no images."""
         state = state_file.load(self.layout)
-        return read_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven)
+        return read_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven, seal=self.seal)
 
     def listing(self) -> list[Listed]:
         """As ``snapshots``, quick with thousands: only the newest twenty are looked at beyond their manifests."""
         state = state_file.load(self.layout)
-        return list_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven)
+        return list_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven, seal=self.seal)
 
     def earlier(self) -> list[Path]:
         """Where the newest complete snapshots lie, newest first: as many as somebody may look into, eight."""
@@ -248,3 +261,20 @@ class Store:
 
     def _change_locked(self, how: state_file.Change) -> StoreState:
         return state_file.change(self.layout, how, self._disk)
+
+
+def _unlock(state: StoreState, layout: StoreLayout, key: Key | None) -> Seal:
+    """Raises StoreError for a key that is not the store's."""
+    if key is None:
+        return PLAIN if state.seal_check is None else LockedSeal()
+    if state.seal_check is None:
+        raise StoreError(
+            f"the store {layout.root} is not encrypted, and can't become so",
+            tip="name a new one with --store, or go on without --key-file",
+        )
+    if key.path.is_relative_to(layout.root):
+        raise StoreError("the key lies in the store that it is to protect", tip="keep it elsewhere, with a copy")
+    seal = key.seal_for(state.id)
+    if seal.check != state.seal_check:
+        raise StoreError(f"{key.path} is not the key of this store", tip="name the one that it was made with")
+    return seal

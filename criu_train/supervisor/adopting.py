@@ -16,7 +16,7 @@ from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
 from criu_train.supervisor.state import State, read_state
-from criu_train.workspace.listing import Listing, read_listing
+from criu_train.workspace.listing import Listing, listing_of
 
 # A dump that was going on when the supervisor was lost has to fail by itself first.
 _ADMITTED_S = 60.0
@@ -73,7 +73,7 @@ async def reach(store: Store, state: State, runtime: Path) -> Orphan | None:
         cell.forget()
         return None
     snapshot = _last_known(store, run, state, cell.journal.name)
-    listing = await asyncio.to_thread(read_listing, snapshot.path / "listing.json") if snapshot else None
+    listing = await asyncio.to_thread(listing_of, snapshot) if snapshot else None
     return Orphan(cell, lock_fd, run, state, snapshot, listing)
 
 

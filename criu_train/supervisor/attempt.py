@@ -44,7 +44,7 @@ from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.room import check_room
 from criu_train.supervisor.surveying import LAST_LIMIT_S, LIMIT_S, survey_in_time
-from criu_train.workspace.listing import Listing, write_listing
+from criu_train.workspace.listing import LISTING, Listing, listing_to_json
 from criu_train.workspace.tracker import Tracker
 
 # The longest that a tree stands still for its last snapshot, where no deadline was given.
@@ -254,7 +254,7 @@ class Attempt:
     def _save_workspace(self, draft: Draft) -> None:
         self._pids = self._context.cell.tree()
         self._refuse_tasks_apart()
-        remaps = Images(draft.images, self._context.criu.pycriu).link_remaps()
+        remaps = Images(draft.images, self._context.criu.pycriu, draft.read_image).link_remaps()
         self._context.tracker.cut(self._pids, draft.files, [(r.remap_path, r.original) for r in remaps])
 
     # --- the tree runs again ------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class Attempt:
     def _publish(self, draft: Draft, listing: Listing, ended: CriuExit | None) -> Dumped:
         context, cut, captured = self._context, self._cut, self._captured
         assert cut is not None and captured is not None
-        write_listing(listing, draft.path / "listing.json")
+        draft.write(LISTING, listing_to_json(listing))
         notes = notes_of(listing, captured.spilled_bytes, ended, context.cell.strays(), self.unread)
         if self._devices.problem:
             notes += (self._devices.problem,)
@@ -285,7 +285,7 @@ class Attempt:
             describe_snapshot(
                 run=context.run,
                 criu_version=context.criu.version,
-                images=Images(draft.images, context.criu.pycriu),
+                images=Images(draft.images, context.criu.pycriu, draft.read_image),
                 memory_bytes=captured.memory_bytes,
                 spilled_bytes=captured.spilled_bytes,
                 listing=listing,

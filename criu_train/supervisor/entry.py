@@ -15,6 +15,7 @@ from criu_train.errors import DumpFailedError, StoreBusyError, StoreError
 from criu_train.store.dump_log import read_log
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
+from criu_train.store.seal import Key
 from criu_train.store.store import Store
 from criu_train.supervisor.adopting import can_be_adopted, lost_state, reach, wait_until_gone
 from criu_train.supervisor.cause import describe_end, describe_interruption, read_ended
@@ -27,10 +28,12 @@ from criu_train.supervisor.supervisor import Supervisor
 from criu_train.workspace.rollback import recover_unfinished
 
 
-def run_command(root: Path, command: tuple[str, ...], options: RunOptions, reporter: Reporter) -> int:
+def run_command(
+    root: Path, command: tuple[str, ...], options: RunOptions, reporter: Reporter, key: Key | None = None
+) -> int:
     """``run``. Returns the exit code; raises CriuTrainError for what can't be done."""
     criu = _fit_machine(options)
-    store = Store.create_or_open(root)
+    store = _with_key(Store.create_or_open(root, key=key))
     try:
         lock = StoreLock.acquire(store.layout)
     except StoreBusyError:
@@ -49,10 +52,10 @@ def run_command(root: Path, command: tuple[str, ...], options: RunOptions, repor
         lock.release()
 
 
-def attach(root: Path, options: RunOptions, reporter: Reporter) -> int:
+def attach(root: Path, options: RunOptions, reporter: Reporter, key: Key | None = None) -> int:
     """``attach``. Returns the exit code; raises StoreError when no training of this store has lost its supervisor."""
     criu = _fit_machine(options)
-    store = Store.open(root)
+    store = _with_key(Store.open(root, key=key))
     code = _take_over(store, criu, options, reporter)
     if code is None:
         StoreLock.acquire(store.layout).release()  # names whoever has it
@@ -63,10 +66,10 @@ def attach(root: Path, options: RunOptions, reporter: Reporter) -> int:
     return code
 
 
-def restore_snapshot(root: Path, wanted: str, options: RunOptions, reporter: Reporter) -> int:
+def restore_snapshot(root: Path, wanted: str, options: RunOptions, reporter: Reporter, key: Key | None = None) -> int:
     """``restore``. Returns the exit code; raises CriuTrainError when that snapshot can't be restored."""
     criu = _fit_machine(options)
-    store = Store.open(root)
+    store = _with_key(Store.open(root, key=key))
     lock = StoreLock.acquire(store.layout)
     try:
         snapshot = store.find(wanted)
@@ -114,6 +117,12 @@ def current_status(root: Path) -> dict[str, Any]:
         "dumps_failed": state.dumps_failed,
         "restarts": state.restarts,
     }
+
+
+def _with_key(store: Store) -> Store:
+    """Raises StoreError for an encrypted one without its key."""
+    _ = store.seal
+    return store
 
 
 def _fit_machine(options: RunOptions) -> Criu:

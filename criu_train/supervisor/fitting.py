@@ -34,7 +34,7 @@ def fit(snapshot: Snapshot, manifest: Manifest, listing: Listing, *, criu: Criu,
         if finding.blocking:
             raise EnvironmentUnfitError(finding.what, tip=finding.tip)
     machine = compare(manifest, criu_version=criu.version)
-    data = compare_data(listing, Images(snapshot.images, criu.pycriu))
+    data = compare_data(listing, Images(snapshot.images, criu.pycriu, snapshot.read_image))
     findings = (*machine, *data, *place)
     for finding in findings:
         if finding.blocking:

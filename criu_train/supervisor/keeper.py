@@ -7,14 +7,19 @@ from pathlib import Path
 from types import TracebackType
 
 from criu_train.archive.archivist import Archivist
+from criu_train.store.seal import Seal, told
 
 
 class Keeper:
-    """Starts the worker when it is first needed. ``memory_limit``: bytes for captures, None for a share of the free."""
+    """Starts the worker when it is first needed. ``memory_limit``: bytes for captures, None for a share of the free.
 
-    def __init__(self, runtime: Path, memory_limit: int | None) -> None:
+    ``seal``: the store's.
+    """
+
+    def __init__(self, runtime: Path, memory_limit: int | None, seal: Seal) -> None:
         self._runtime = runtime
         self._memory_limit = memory_limit
+        self._seal = seal
         self._archivist: Archivist | None = None
         self._starting = asyncio.Lock()
         self._warming: asyncio.Future[Archivist] | None = None
@@ -29,7 +34,9 @@ class Keeper:
         async with self._starting:
             if self._archivist is None or not self._archivist.alive:
                 await self._end()
-                self._archivist = await Archivist.start(self._runtime, memory_limit=self._memory_limit)
+                self._archivist = await Archivist.start(
+                    self._runtime, memory_limit=self._memory_limit, secret=told(self._seal)
+                )
             return self._archivist
 
     def hurry(self, seconds: float) -> None:

@@ -29,11 +29,13 @@ from criu_train.criu.resemblance import differences
 from criu_train.errors import CriuTrainError
 from criu_train.store.layout import StoreLayout
 from criu_train.store.manifest import Manifest
+from criu_train.store.seal import seal_of
 from criu_train.store.snapshot import INDEX, Snapshot, read_snapshot
 from criu_train.supervisor.reconnecting import reconnect_here
 from criu_train.supervisor.restoring import free_range
+from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import Journals
-from criu_train.workspace.listing import read_listing
+from criu_train.workspace.listing import listing_of
 from criu_train.workspace.place import settle_in
 from criu_train.workspace.rollback import roll_back
 
@@ -62,19 +64,20 @@ def main() -> None:
 def prove(order: dict[str, Any], on_damage: Callable[[str], None]) -> Sequence[str]:
     """What is wrong. ``on_damage`` does not return: CRIU waits for bytes that will not come.
 
-    ``order``: paths of the ``store``, the ``snapshot`` and an empty ``scratch`` directory; ``limit_s``."""
+    ``order``: paths of the ``store``, the ``snapshot`` and an empty ``scratch`` directory; ``limit_s``; ``seal``, as
+    ``told``."""
     criu = find_criu()
     view.bring_loopback_up()
     view.enter(Path(order["scratch"]))
-    snapshot = read_snapshot(Path(order["snapshot"]))
+    snapshot = read_snapshot(Path(order["snapshot"]), seal=seal_of(order["seal"]))
     manifest = snapshot.manifest
     if manifest is None:
         return [snapshot.reason or snapshot.status]
     here = Path(order["scratch"])  # in the view it is empty again
     layout = StoreLayout(Path(order["store"]))
-    listing, renamed = settle_in(read_listing(snapshot.path / "listing.json"), layout, rename=manifest.packed)
+    listing, renamed = settle_in(listing_of(snapshot), layout, rename=manifest.packed)
     journals = Journals.since(layout.journals, manifest.journal, manifest.journal_offset)
-    roll_back(listing, snapshot.path / "files", journals, here / "kept")
+    roll_back(listing, BlobReader(snapshot.files, snapshot.seal), journals, here / "kept")
     with ExitStack() as stack:
         images = snapshot.images
         if manifest.packed:
@@ -83,11 +86,14 @@ def prove(order: dict[str, Any], on_damage: Callable[[str], None]) -> Sequence[s
             replaced = reconnect_here(snapshot, criu.pycriu, "close-external", renamed).image
             if replaced is not None:
                 (images / FILES).write_bytes(replaced)
-            pages = stack.enter_context(closing(StoredPages.open(snapshot.path, manifest.files[INDEX].digest)))
+            pages = stack.enter_context(
+                closing(StoredPages.open(snapshot.path, manifest.files[INDEX].digest, snapshot.seal))
+            )
             names = frozenset(p.removeprefix("images/") for p in manifest.files if p.startswith("images/"))
-            stack.enter_context(closing(Serving(snapshot.images, pages, images, on_damage, names=names)))
+            serving = Serving(snapshot.images, pages, images, on_damage, names=names, seal=snapshot.seal)
+            stack.enter_context(closing(serving))
         failure = _restore(criu, snapshot, manifest, images, log=here / "restore.log", limit_s=order["limit_s"])
-        return failure or list(differences(Images(snapshot.images, criu.pycriu)))
+        return failure or list(differences(Images(snapshot.images, criu.pycriu, snapshot.read_image)))
 
 
 def _restore(
@@ -95,7 +101,7 @@ def _restore(
 ) -> list[str]:
     terminal = (KEPT_FD, manifest.terminal) if manifest.terminal else None
     command = restore_command(criu, images=images, log=log, stream=manifest.packed, terminal=terminal)
-    tasks = Images(snapshot.images, criu.pycriu).tasks()
+    tasks = Images(snapshot.images, criu.pycriu, snapshot.read_image).tasks()
     set_next_pid(free_range(manifest.ns_last_pid + 1, {n for task in tasks for n in (task.pid, *task.threads)}))
     master, slave = pty.openpty()
     os.dup2(slave, KEPT_FD)

@@ -14,11 +14,12 @@ import psutil
 from criu_train.criu.find import find_criu
 from criu_train.errors import EnvironmentUnfitError, RestoreFailedError
 from criu_train.store.manifest import Manifest
+from criu_train.store.seal import told
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
 from criu_train.supervisor.control import runtime_directory
 from criu_train.supervisor.fitting import fit, verified
-from criu_train.workspace.listing import read_listing
+from criu_train.workspace.listing import listing_of
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from criu_train.supervisor.proof_cell import main; main()"
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
@@ -47,7 +48,7 @@ async def prove(store: Store, snapshot: Snapshot, limit_s: float = _LIMIT_S) -> 
             )
         with tempfile.TemporaryDirectory(prefix="proof-", dir=runtime_directory()) as scratch:
             paths = {"store": str(store.layout.root), "snapshot": str(snapshot.path), "scratch": scratch}
-            problems = await _apart({**paths, "limit_s": limit_s}, limit_s + _MORE_S)
+            problems = await _apart({**paths, "limit_s": limit_s, "seal": told(snapshot.seal)}, limit_s + _MORE_S)
     if snapshot.path.exists():  # else it was pruned meanwhile
         store.mark_proven(snapshot.id, not problems)
     return problems
@@ -56,7 +57,7 @@ async def prove(store: Store, snapshot: Snapshot, limit_s: float = _LIMIT_S) -> 
 def _looked_at(store: Store, snapshot: Snapshot) -> Manifest:
     """Whatever a restore asks before it touches anything."""
     manifest = verified(snapshot)
-    fit(snapshot, manifest, read_listing(snapshot.path / "listing.json"), criu=find_criu(), store=store.layout.root)
+    fit(snapshot, manifest, listing_of(snapshot), criu=find_criu(), store=store.layout.root)
     return manifest
 
 

@@ -35,7 +35,7 @@ def reconnect_here(
     """
     local = [one.address for interface in psutil.net_if_addrs().values() for one in interface if one.family in _IP]
     try:
-        original = (snapshot.images / FILES).read_bytes()
+        original = snapshot.read_image(FILES)
         data = rearm(rename(original, pycriu, renamed), pycriu)
         found = reconnect(data, pycriu, policy=policy, local=local, reachable=is_reachable)
         return found if found.image is not None or data is original else replace(found, image=data)
@@ -49,7 +49,7 @@ async def free_ports(snapshot: Snapshot, reconnected: Reconnected, pycriu: Path 
     Where the kernel can't be told to forget them, this waits until it does by itself.
     """
     with contextlib.suppress(OSError):
-        ports = ports_of(reconnected.image or (snapshot.images / FILES).read_bytes(), pycriu)
+        ports = ports_of(reconnected.image or snapshot.read_image(FILES), pycriu)
         end = time.monotonic() + _LINGERING_S
         while await asyncio.to_thread(forget, ports) > 0 and time.monotonic() < end:
             await asyncio.sleep(_PAUSE_S)

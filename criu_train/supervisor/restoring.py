@@ -35,8 +35,9 @@ from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reconnecting import free_ports, notes_of, reconnect_here
+from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import Journals
-from criu_train.workspace.listing import Listing, read_listing
+from criu_train.workspace.listing import Listing, listing_of
 from criu_train.workspace.place import settle_in
 from criu_train.workspace.rollback import Rollback, roll_back
 
@@ -117,7 +118,7 @@ class Restorer:
         manifest = await asyncio.to_thread(verified, snapshot)
         feeder = Feeder(self._keeper, snapshot, manifest)
         await feeder.check()
-        listing = read_listing(snapshot.path / "listing.json")
+        listing = listing_of(snapshot)
         root = self._store.layout.root
         warnings = await asyncio.to_thread(fit, snapshot, manifest, listing, criu=self._criu, store=root)
         listing, renamed = settle_in(listing, self._store.layout, rename=feeder.streams)
@@ -164,7 +165,7 @@ class Restorer:
     def _roll_back(self, snapshot: Snapshot, manifest: Manifest, listing: Listing) -> Rollback:
         journals = Journals.since(self._store.layout.journals, manifest.journal, manifest.journal_offset)
         keep = self._store.layout.rollback / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        return roll_back(listing, snapshot.path / "files", journals, _unused(keep))
+        return roll_back(listing, BlobReader(snapshot.files, snapshot.seal), journals, _unused(keep))
 
     async def _run_criu(
         self, cell: Cell, snapshot: Snapshot, manifest: Manifest, feeder: Feeder, reconnected: Reconnected
@@ -179,7 +180,7 @@ class Restorer:
         log.unlink(missing_ok=True)
         terminal = (KEPT_FD, manifest.terminal) if manifest.terminal else None
         argv = restore_command(self._criu, images=images, log=log, stream=manifest.packed, terminal=terminal)
-        tasks = Images(snapshot.images, self._criu.pycriu).tasks()
+        tasks = Images(snapshot.images, self._criu.pycriu, snapshot.read_image).tasks()
         taken = {number for task in tasks for number in (task.pid, *task.threads)}
         ended = await cell.criu(
             argv,

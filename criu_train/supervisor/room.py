@@ -19,6 +19,11 @@ def check_room(store: Store, spilled: int) -> list[Path]:
     It will add about as much as the newest did, and ``spilled`` bytes that do not fit into memory lie there meanwhile.
     A disk that fills up all the same fails the dump.
     """
+    if spilled and not store.seal.is_plain:
+        raise DumpFailedError(
+            f"{format_size(spilled)} do not fit into the memory for captures, and may not go to the disk unencrypted",
+            tip="raise --memory-limit, or see that more memory is free",
+        )
     free = shutil.disk_usage(store.layout.root).free
     needed = store.added_by_newest() + spilled + _RESERVE_BYTES
     if needed > free:

@@ -66,7 +66,7 @@ class Supervisor:
         self._runtime = runtime
         self._events = EventLog(store.layout.events)
         self._requests = Requests()
-        self._keeper = Keeper(runtime, options.memory_limit)
+        self._keeper = Keeper(runtime, options.memory_limit, store.seal)
         self._progress = Progress()
         self._left_of_interval = seconds_until(before.next_dump_at) if before and before.next_dump_at else None
         image_schema(criu.pycriu)  # a missing or broken one is told before anything runs
@@ -230,7 +230,8 @@ class Supervisor:
 
     def _watcher(self, life: Life, schedule: Schedule) -> Watcher:
         blobs = life.snapshot.files if life.snapshot else None
-        tracker = Tracker(self._beginner.policy(life.run), life.listing, life.cell.journal, blobs=blobs)
+        policy, seal = self._beginner.policy(life.run), self._store.seal
+        tracker = Tracker(policy, life.listing, life.cell.journal, blobs=blobs, seal=seal)
         context = DumpContext(
             store=self._store,
             run=life.run,

@@ -1,8 +1,8 @@
 """The bytes of files, cut into parts that are named by their digest, so that what did not change is not copied again.
 
 A part keeps its extent from one snapshot to the next: where the bytes are the same the old blob is linked; only what
-differs, and what was appended, is written. Saving reads each file once and never the old blobs. New blobs are plain;
-the archive compresses them later.
+differs, and what was appended, is written. Saving reads each file once and never the old blobs. New blobs are as large
+as what is in them; the archive compresses them later. In an encrypted store each is sealed as it is written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from criu_train.store.blob import BlobName, blobs_in, parse
+from criu_train.store.blob import RAW, ZSTD, BlobName, blobs_in, compressed_name, parse, seal_blob, unseal_blob
+from criu_train.store.seal import PLAIN, Seal, SealError
 from criu_train.workspace.listing import Part
 
 # Large enough that a 1 GiB file has 256 blobs; small enough that a changed page of a memory map costs 7 ms frozen.
@@ -22,7 +23,6 @@ PART_BYTES = 4 << 20
 # More parts than whole ones and these: a log that grew by many small tails is cut anew.
 _TAILS_MAX = 64
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_ZERO_DIGEST = blake3(bytes(PART_BYTES)).hexdigest()
 
 
 def open_to_read(path: str) -> int:
@@ -36,11 +36,15 @@ def open_to_read(path: str) -> int:
 class BlobWriter:
     """Saves files into one snapshot's blob directory; ``sources`` are those of earlier snapshots, newest first.
 
-    ``rotten``: inodes of blobs that no longer hold what their names say; such bytes are written afresh.
+    ``rotten``: inodes of blobs that no longer hold what their names say; such bytes are written afresh. ``seal``: the
+    store's.
     """
 
-    def __init__(self, directory: Path, sources: Sequence[Path], rotten: Collection[int] = ()) -> None:
+    def __init__(
+        self, directory: Path, sources: Sequence[Path], rotten: Collection[int] = (), seal: Seal = PLAIN
+    ) -> None:
         self.directory = str(directory)
+        self._seal = seal
         self._rotten = rotten
         self._sources = [(str(source), blobs_in(source)) for source in sources]
         self._present = blobs_in(directory)
@@ -63,7 +67,7 @@ class BlobWriter:
             if got == 0:
                 break
             data = view[:got]
-            part = Part(blake3(data).hexdigest(), got)
+            part = Part(self._seal.hasher(data).hexdigest(), got)
             if not self._link(part):
                 self._write(part.digest, data)
             parts.append(part)
@@ -107,20 +111,25 @@ class BlobWriter:
             return True
         return False
 
-    def _write(self, name: str, data: memoryview) -> None:
+    def _write(self, content: str, data: memoryview) -> None:
+        name = content
+        if not self._seal.is_plain:
+            data = memoryview(seal_blob(data, content, RAW, self._seal))
+            name = compressed_name(content, len(data), blake3(data).hexdigest())
         fd = os.open(f"{self.directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _write_full(fd, data)
         finally:
             os.close(fd)
-        self._present[name] = name
+        self._present[content] = name
 
 
 class BlobReader:
-    """The blobs of one snapshot, which have been verified. ``directory``: where they lie."""
+    """The blobs of one snapshot, which have been verified. ``directory``: where they lie; ``seal``: the store's."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, seal: Seal = PLAIN) -> None:
         self.directory = directory
+        self.seal = seal
         self._names = blobs_in(directory)
 
     def read(self, part: Part, buffer: memoryview) -> memoryview:
@@ -133,8 +142,16 @@ class BlobReader:
             from criu_train.archive.zstd import ZstdError, decompress_into
 
             try:
-                got = decompress_into((self.directory / name).read_bytes(), view)
-            except ZstdError as error:
+                data = memoryview((self.directory / name).read_bytes())
+                codec = ZSTD
+                if not self.seal.is_plain:
+                    codec, data = unseal_blob(data, part.digest, self.seal)
+                if codec == ZSTD:
+                    got = decompress_into(data, view)
+                else:
+                    got = len(data)
+                    view[:got] = data[: part.size]
+            except (ZstdError, SealError) as error:
                 raise OSError(f"blob {name} can't be unpacked: {error}") from error
         else:
             fd = os.open(self.directory / name, os.O_RDONLY | os.O_CLOEXEC)
@@ -163,12 +180,12 @@ def is_sound(blob: Path) -> bool:
     return hasher.hexdigest() == _parsed(blob.name).stored
 
 
-def same_prefix(fd: int, parts: Sequence[Part]) -> bool:
-    """Whether the file begins with exactly these parts."""
+def same_prefix(fd: int, parts: Sequence[Part], seal: Seal = PLAIN) -> bool:
+    """Whether the file begins with exactly these parts, named under ``seal``."""
     view, offset = memoryview(bytearray(PART_BYTES)), 0
     for part in parts:
         data = view[: part.size]
-        if _read_full(fd, data, offset) != part.size or blake3(data).hexdigest() != part.digest:
+        if _read_full(fd, data, offset) != part.size or seal.hasher(data).hexdigest() != part.digest:
             return False
         offset += part.size
     return True
@@ -177,8 +194,9 @@ def same_prefix(fd: int, parts: Sequence[Part]) -> bool:
 def write_parts(fd: int, blobs: BlobReader, parts: Sequence[Part]) -> None:
     """Put a file's bytes together again; stretches of zeros stay holes. OSError when a blob is missing."""
     buffer, offset = memoryview(bytearray(PART_BYTES)), 0
+    zeros = blobs.seal.hasher(buffer).hexdigest()
     for part in parts:
-        if part.digest != _ZERO_DIGEST:
+        if part.digest != zeros:
             data = blobs.read(part, buffer)
             os.lseek(fd, offset, os.SEEK_SET)
             _write_full(fd, data)

@@ -14,7 +14,7 @@ from criu_train.store.environment import Environment
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot
 from criu_train.workspace.blobs import PART_BYTES, BlobReader
-from criu_train.workspace.listing import Entry, Part, read_listing
+from criu_train.workspace.listing import Entry, Part, listing_of
 from criu_train.workspace.survey import is_code
 
 # Files whose bytes are not kept in like pieces are compared byte by byte up to this size.
@@ -98,7 +98,7 @@ def differences(before: Snapshot, after: Snapshot, pycriu: Path | None) -> Diffe
     """Raises UsageError for a snapshot without a manifest that can be read. ``pycriu``: as a Criu has it."""
     then, now = manifest_of(before), manifest_of(after)
     old, new = then.environment or Environment(), now.environment or Environment()
-    images = [Images(one.images, pycriu) for one in (before, after)]
+    images = [Images(one.images, pycriu, one.read_image) for one in (before, after)]
     pairs = {name: (getattr(then, name), getattr(now, name)) for name in _FACTS}
     pairs["cpu"] = (f"{then.cpu.model} ({then.cpu.arch})", f"{now.cpu.model} ({now.cpu.arch})")
     for name in ("python", "libc"):
@@ -169,13 +169,13 @@ def _open_files(images: Collection[Images], *, code: bool) -> Changed | None:
 
 def _files(before: Snapshot, after: Snapshot) -> Files | None:
     try:
-        old, new = ({e.path: e for e in read_listing(one.path / "listing.json").entries} for one in (before, after))
+        old, new = ({e.path: e for e in listing_of(one).entries} for one in (before, after))
     except CriuTrainError:
         return None
     # What only one of them knows as a bystander is others' doing, or was not looked at by the other.
     if before.path == after.path:  # though nobody has the bytes of a memory map that was not saved
         return Files({}, {}, {}, {})
-    blobs = (BlobReader(before.files), BlobReader(after.files))
+    blobs = (BlobReader(before.files, before.seal), BlobReader(after.files, after.seal))
     added = {path: entry.size for path, entry in new.items() if path not in old and _ours(entry)}
     removed = {path: entry.size for path, entry in old.items() if path not in new and _ours(entry)}
     grown: dict[str, Pair] = {}

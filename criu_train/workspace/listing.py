@@ -12,8 +12,11 @@ from typing import Any, Literal
 
 from criu_train.errors import StoreError
 from criu_train.store.durable import write_atomic
+from criu_train.store.seal import PLAIN, Seal, read_sealed
+from criu_train.store.snapshot import Snapshot
 
 VERSION = 1
+LISTING = "listing.json"
 
 Kind = Literal["file", "dir", "symlink", "fifo", "socket", "other"]
 Role = Literal["workspace", "bystander", "volatile"]
@@ -103,18 +106,28 @@ _SPARED = {field.name: field.default for field in fields(Entry) if field.name in
 _ALWAYS = [field.name for field in fields(Entry) if field.name not in (*_SPARED, "parts")]
 
 
-def write_listing(listing: Listing, path: Path) -> None:
-    """Durably, owner only."""
+def listing_to_json(listing: Listing) -> bytes:
+    """The bytes of ``listing.json``."""
     content = {name: getattr(listing, name) for name in Listing.__slots__ if name not in ("entries", "remaps")}
     content["entries"] = [_entry_to_json(entry) for entry in listing.entries]
     content["remaps"] = [_entry_to_json(entry) for entry in listing.remaps]
-    write_atomic(path, json.dumps(content, separators=(",", ":")).encode())
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
-def read_listing(path: Path) -> Listing:
+def write_listing(listing: Listing, path: Path) -> None:
+    """Durably, owner only."""
+    write_atomic(path, listing_to_json(listing))
+
+
+def listing_of(snapshot: Snapshot) -> Listing:
     """StoreError when it is missing, garbled or of another version."""
+    return read_listing(snapshot.path / LISTING, snapshot.seal)
+
+
+def read_listing(path: Path, seal: Seal = PLAIN) -> Listing:
+    """As ``listing_of``."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(read_sealed(path.parent, path.name, seal))
         if content["version"] != VERSION:
             raise StoreError(
                 f"{path} has version {content['version']}, this criu-train reads {VERSION}",

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from criu_train.store.seal import PLAIN, Seal
 from criu_train.workspace.blobs import open_to_read, same_prefix
 from criu_train.workspace.journal import Evidence, boot_id
 from criu_train.workspace.listing import SETTLED_NS, Entry, Listing, identity, kind_of
@@ -18,12 +19,13 @@ from criu_train.workspace.steps import Step, Verb
 class Plan:
     """``steps`` in the order in which they are to be done; ``warnings`` tell what can't be put back."""
 
-    def __init__(self, listing: Listing, evidence: Evidence, held: Path) -> None:
+    def __init__(self, listing: Listing, evidence: Evidence, held: Path, seal: Seal = PLAIN) -> None:
         self.steps: list[Step] = []
         self.warnings: list[str] = []
         self._listing = listing
         self._evidence = evidence
         self._held = held
+        self._seal = seal
         self._entries = {entry.path: entry for entry in listing.entries}
         self._rebooted = listing.boot_id != boot_id()
         newer = Newer(listing, evidence)
@@ -102,7 +104,7 @@ class Plan:
         if info is None or not stat.S_ISREG(info.st_mode):
             self._put(entry, info)
             return True
-        if info.st_size < entry.size or not _begins_with(entry):
+        if info.st_size < entry.size or not _begins_with(entry, self._seal):
             if not _is_known_by_inode(entry, info):
                 self._put(entry, info)
                 return True
@@ -228,13 +230,13 @@ def _is_other_way(one: str, other: str) -> bool:
         return False
 
 
-def _begins_with(entry: Entry) -> bool:
+def _begins_with(entry: Entry, seal: Seal) -> bool:
     assert entry.parts is not None
     try:
         fd = open_to_read(entry.path)
     except OSError:
         return False
     try:
-        return same_prefix(fd, entry.parts)
+        return same_prefix(fd, entry.parts, seal)
     finally:
         os.close(fd)

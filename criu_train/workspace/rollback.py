@@ -117,21 +117,21 @@ class Rollback:
         return False
 
 
-def roll_back(listing: Listing, blobs: Path, journals: Journals, keep_dir: Path) -> Rollback:
+def roll_back(listing: Listing, blobs: BlobReader, journals: Journals, keep_dir: Path) -> Rollback:
     """Put everything back. ``keep_dir`` does not exist yet and is only made when there is something to do.
 
     OSError when a step can't be done; what was done is undone then.
     """
     evidence = gather(journals, listing.cut_ns)
     _recall_undone(evidence, keep_dir.parent, listing.cut_ns)
-    plan = Plan(listing, evidence, blobs.parent / HELD)
+    plan = Plan(listing, evidence, blobs.directory.parent / HELD, blobs.seal)
     remaps = [entry.path for entry in listing.remaps]
     rollback = Rollback(keep_dir, plan.steps, plan.warnings, remaps)
     if plan.steps:
         _record(keep_dir, plan.steps, after=_newest_journal(keep_dir.parent))
         reached("rollback-recorded")
         try:
-            rollback.do(BlobReader(blobs))
+            rollback.do(blobs)
         except BaseException:
             rollback.undo()
             raise

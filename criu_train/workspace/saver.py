@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from criu_train.errors import DumpFailedError
+from criu_train.store.seal import PLAIN, Seal
 from criu_train.workspace.blobs import BlobWriter, is_sound, open_to_read
 from criu_train.workspace.catalog import Node
 from criu_train.workspace.journal import boot_id
@@ -49,11 +50,14 @@ class Saver:
     """Saves files into one blob directory after the other, and remembers what it has already.
 
     ``listing``, ``blobs``: of a snapshot that is there already. ``hold``: keep another name of files that are too
-    large to save, in ``held`` beside the blobs, so that at least their removal can be undone.
+    large to save, in ``held`` beside the blobs, so that at least their removal can be undone. ``seal``: the store's.
     """
 
-    def __init__(self, policy: WorkspacePolicy, listing: Listing | None, blobs: Path | None, *, hold: bool) -> None:
+    def __init__(
+        self, policy: WorkspacePolicy, listing: Listing | None, blobs: Path | None, *, hold: bool, seal: Seal = PLAIN
+    ) -> None:
         self._policy = policy
+        self._seal = seal
         self._hold = hold
         self._saved = _saved_by(listing) if listing is not None else {}
         self._sources = [blobs] if blobs is not None else []
@@ -74,7 +78,7 @@ class Saver:
         self._blobs = blobs
         self.look_for_leases()
         self._check_some()
-        self._writer = BlobWriter(blobs, self._sources, self._rotten)
+        self._writer = BlobWriter(blobs, self._sources, self._rotten, self._seal)
 
     def look_for_leases(self) -> None:
         """Files that must not be opened from now on."""

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from criu_train.store.seal import PLAIN, Seal
 from criu_train.workspace.catalog import Catalog, Node
 from criu_train.workspace.journal import boot_id
 from criu_train.workspace.listing import Entry, Listing, Part, Role, kind_of
@@ -32,7 +33,7 @@ class Tracker:
     """Saves the workspace of one cell, dump after dump. One call at a time.
 
     ``listing``, ``blobs``: of the snapshot that this cell was restored from. ``hold``: files too large to save get
-    another name in ``held`` beside the blobs, where the filesystem allows it.
+    another name in ``held`` beside the blobs, where the filesystem allows it. ``seal``: of the store that blobs go to.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Tracker:
         *,
         blobs: Path | None = None,
         hold: bool = False,
+        seal: Seal = PLAIN,
     ) -> None:
         self.journal = journal
         self._policy = policy = policy.resolved()
         self._catalog = Catalog(policy, journal, listing)
-        self._saver = Saver(policy, listing, blobs, hold=hold)
+        self._saver = Saver(policy, listing, blobs, hold=hold, seal=seal)
         self._remaps: list[Entry] = []
         self._cut_ns = 0
 

@@ -12,6 +12,7 @@ from criu_train.archive.blobs import compress_blobs
 from criu_train.archive.zstd import compress
 from criu_train.store.blob import blobs_in, parse
 from criu_train.store.digest import digest_file
+from criu_train.store.seal import PLAIN, KeyedSeal, Seal
 from criu_train.workspace.blobs import PART_BYTES, BlobReader, BlobWriter, is_sound, write_parts
 from criu_train.workspace.listing import Part
 
@@ -31,17 +32,17 @@ TEXT = b"step 17 loss 0.25\n" * 10_000
 NOISE = os.urandom(100_000)
 
 
-def save(directory: Path, data: bytes, *sources: Path) -> tuple[Part, ...]:
+def save(directory: Path, data: bytes, *sources: Path, seal: Seal = PLAIN) -> tuple[Part, ...]:
     directory.mkdir(exist_ok=True)
     (original := directory.parent / "original").write_bytes(data)
     with original.open("rb") as file:
-        return BlobWriter(directory, sources).save(file.fileno(), len(data))
+        return BlobWriter(directory, sources, seal=seal).save(file.fileno(), len(data))
 
 
-def read(directory: Path, parts: tuple[Part, ...]) -> bytes:
+def read(directory: Path, parts: tuple[Part, ...], seal: Seal = PLAIN) -> bytes:
     target = directory.parent / "again"
     with target.open("w+b") as file:
-        write_parts(file.fileno(), BlobReader(directory), parts)
+        write_parts(file.fileno(), BlobReader(directory, seal), parts)
     return target.read_bytes()
 
 
@@ -54,6 +55,25 @@ def test_text_shrinks_noise_stays_and_both_come_back(tmp_path: Path) -> None:
     assert names[noise[0].digest] == noise[0].digest
     assert read(tmp_path / "files", text) == TEXT
     assert read(tmp_path / "files", noise) == NOISE
+
+
+def test_sealed_blobs_are_compressed_and_linked_like_others_and_open_with_their_key_only(tmp_path: Path) -> None:
+    seal = KeyedSeal(bytes(32))
+    first, second = tmp_path / "1" / "files", tmp_path / "2" / "files"
+    first.parent.mkdir()
+    second.parent.mkdir()
+    text, noise = save(first, TEXT, seal=seal), save(first, NOISE, seal=seal)
+    assert all(TEXT[:18] not in path.read_bytes() and is_sound(path) for path in first.iterdir())
+    compress_blobs(first, AtOnce(), seal)
+    compress_blobs(first, AtOnce(), seal)
+    sizes = {parts: (first / blobs_in(first)[parts[0].digest]).stat().st_size for parts in (text, noise)}
+    assert sizes[text] < len(TEXT) / 10 and sizes[noise] == len(NOISE) + 1 + seal.overhead
+    assert save(second, TEXT, first, seal=seal) == text
+    assert next(second.iterdir()).stat().st_nlink == 2
+    assert (read(first, text, seal), read(first, noise, seal), read(second, text, seal)) == (TEXT, NOISE, TEXT)
+    for wrong in (KeyedSeal(bytes(31) + b"1"), PLAIN):
+        with pytest.raises(OSError, match="can't be unpacked"):
+            read(first, text, wrong)
 
 
 def test_the_name_of_a_compressed_blob_tells_size_and_digest_of_its_file(tmp_path: Path) -> None:

@@ -6,15 +6,19 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archive_samples import Steady, inodes, noise, pack_files, packed, pages, read_back
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from criu_train.archive import known, packing
 from criu_train.archive.captured import PAGE
+from criu_train.archive.damage import DamagedError
 from criu_train.archive.index import read_index
+from criu_train.store.seal import PLAIN, Bytes, KeyedSeal, Seal
 
 SHAPES = st.lists(
     st.tuples(
@@ -227,20 +231,50 @@ def test_pages_that_there_was_no_time_to_hash_are_stored_and_never_found_again(t
         assert read_back(tmp_path / number) == images
 
 
-def test_pages_whose_digests_begin_alike_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from criu_train.archive import digests
+class Alike(Seal):
+    """Digests of which the first half tells nothing."""
 
-    real = digests.blake3
-
-    class Alike:
-        def __init__(self, data: object) -> None:
-            self._digest = real(data)
+    class Hasher:
+        def __init__(self, data: Bytes) -> None:
+            self._digest = blake3(data)
 
         def digest(self, length: int) -> bytes:
             return bytes([7] * 8) + self._digest.digest(length)[8:]
 
-    monkeypatch.setattr(digests, "blake3", Alike)
+    def hasher(self, data: Bytes = b"") -> Any:
+        return self.Hasher(data)
+
+
+def test_pages_whose_digests_begin_alike_are_kept_apart(tmp_path: Path) -> None:
     images = {"pages-1.img": pages(1, 2, 3, 1, 2, 3, 0)}
-    packed(tmp_path / "1", images)
-    packed(tmp_path / "2", images, [tmp_path / "1"])
+    packed(tmp_path / "1", images, seal=Alike())
+    packed(tmp_path / "2", images, [tmp_path / "1"], seal=Alike())
     assert read_back(tmp_path / "1") == read_back(tmp_path / "2") == images
+
+
+def test_with_a_key_pages_are_shared_as_without_and_open_with_no_other(tmp_path: Path) -> None:
+    ours, other = KeyedSeal(bytes(32)), KeyedSeal(bytes(31) + b"1")
+    first = {"pages-1.img": noise("a", 1500) + pages(*range(1, 2000, 2), 0, 0)}
+    second = {"pages-1.img": first["pages-1.img"] + noise("b", 3)}
+    packed(tmp_path / "1", first, seal=ours)
+    told = packed(tmp_path / "2", second, [tmp_path / "1"], seal=ours)
+    assert (told.new_pages, told.known_pages) == (3, 2500)
+    assert read_back(tmp_path / "2", ours) == second
+    for wrong in (other, PLAIN):
+        with pytest.raises(DamagedError):
+            read_back(tmp_path / "2", wrong)
+        assert packed(tmp_path / f"3-{wrong.is_plain}", second, [tmp_path / "2"], seal=wrong).known_pages == 0
+    data = b"".join(path.read_bytes() for path in pack_files(tmp_path / "2"))
+    assert noise("a", 1)[:32] not in data
+
+
+def test_a_frame_that_was_put_in_from_another_store_is_noticed_though_its_checksums_are_right(tmp_path: Path) -> None:
+    """Not even the pages.index of the one makes sense with the key of the other."""
+    one, other = KeyedSeal(bytes(32)), KeyedSeal(bytes(31) + b"1")
+    packed(tmp_path / "1", {"pages-1.img": noise("a", 5)}, seal=one)
+    packed(tmp_path / "2", {"pages-1.img": noise("b", 5)}, seal=other)
+    shutil.rmtree(tmp_path / "1" / "packs")
+    shutil.copytree(tmp_path / "2" / "packs", tmp_path / "1" / "packs")
+    shutil.copy(tmp_path / "2" / "pages.index", tmp_path / "1" / "pages.index")
+    with pytest.raises(DamagedError, match="not sealed with this key"):
+        read_back(tmp_path / "1", one)

@@ -24,6 +24,7 @@ from criu_train.archive.pack import FRAME_BYTES, PACKS, PackReader
 from criu_train.archive.rebuild import rebuild
 from criu_train.archive.stored import StoredPages
 from criu_train.store.digest import digest_file
+from criu_train.store.seal import PLAIN, KeyedSeal, Seal
 
 IMAGES = {
     "pages-1.img": noise("a", 1500) + pages(*range(1, 2000, 2)),
@@ -195,8 +196,9 @@ def test_an_image_that_is_a_shuffled_copy_streams_back_without_unpacking_a_frame
     assert (max(loads.values()) <= 8) == room
 
 
-def test_pages_kept_on_the_disk_are_checked_and_leave_no_file(tmp_path: Path) -> None:
-    kept = FrameFile(tmp_path, size=FRAME_BYTES)
+@pytest.mark.parametrize("seal", [PLAIN, KeyedSeal(bytes(32))], ids=["plain", "sealed"])
+def test_pages_kept_on_the_disk_are_checked_and_leave_no_file(tmp_path: Path, seal: Seal) -> None:
+    kept, stored = FrameFile(tmp_path, size=FRAME_BYTES, seal=seal), PAGE + seal.overhead
     frame = memoryview(noise("a", 1000))
     assert 3 not in kept
     assert kept.keep(3, frame)
@@ -204,7 +206,8 @@ def test_pages_kept_on_the_disk_are_checked_and_leave_no_file(tmp_path: Path) ->
     assert kept.read(3, 7 * PAGE, 2 * PAGE) == frame[7 * PAGE : 9 * PAGE]
     assert list(tmp_path.iterdir()) == []
     assert kept._file is not None
-    os.pwrite(kept._file.fileno(), b"?", 3 * FRAME_BYTES + 8 * PAGE + 5)
+    assert (bytes(frame[:64]) in os.pread(kept._file.fileno(), FRAME_BYTES, 3 * 1024 * stored)) == seal.is_plain
+    os.pwrite(kept._file.fileno(), b"?", (3 * 1024 + 8) * stored + 5)
     assert kept.read(3, 9 * PAGE, PAGE) == frame[9 * PAGE : 10 * PAGE]
     with pytest.raises(DamagedError):
         kept.read(3, 7 * PAGE, 2 * PAGE)

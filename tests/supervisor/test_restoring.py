@@ -44,7 +44,7 @@ async def test_the_loop_goes_on_while_a_snapshot_is_compared_with_this_machine(
     monkeypatch.setattr(fitting, "compare", compare)
     monkeypatch.setattr(fitting, "compare_data", lambda *_: ())
     monkeypatch.setattr(fitting, "verify", lambda *_, **__: ())
-    monkeypatch.setattr(restoring, "read_listing", lambda _: Listing(1, "boot", (), ()))
+    monkeypatch.setattr(restoring, "listing_of", lambda _: Listing(1, "boot", (), ()))
     monkeypatch.setattr(Feeder, "check", checked)
     restorer = Restorer(
         store=store,

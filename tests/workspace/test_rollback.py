@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from workshop import Taken, Workshop
 
+from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import Journals
 from criu_train.workspace.rollback import Rollback, recover_unfinished, roll_back, set_aside
 
@@ -446,7 +447,7 @@ def test_journals_of_cells_since_the_cut_count_and_older_ones_do_not(shop: Works
     shop.kill(at_rest=True)
     journals = Journals.since(shop.store / "journals", second.journal.name, second.offset)
     assert [path.name for path in journals.paths] == ["000002.jsonl", "000003.jsonl"]
-    roll_back(second.listing, second.path / "files", journals, shop.store / "rollback" / "1").undo()
+    roll_back(second.listing, BlobReader(second.path / "files"), journals, shop.store / "rollback" / "1").undo()
     shop.roll_back(first)
     assert shop.state() == first.state
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 from cell_driver import Hands, perform
 
+from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import Journals
 from criu_train.workspace.listing import Listing, read_listing, write_listing
 from criu_train.workspace.rollback import Rollback, roll_back
@@ -128,7 +129,7 @@ class Workshop:
         self.rolled += 1
         journals = Journals.since(self.store / "journals", taken.journal.name, taken.offset)
         keep = self.store / "rollback" / f"{self.rolled:06d}"
-        return roll_back(taken.listing, taken.path / "files", journals, keep)
+        return roll_back(taken.listing, BlobReader(taken.path / "files"), journals, keep)
 
     def state(self) -> State:
         """All that can be seen below the working directory, but the times of directories and what the store holds."""
