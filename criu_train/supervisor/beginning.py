@@ -130,7 +130,7 @@ class Beginner:
     async def _start_cold(self, start: Start) -> Life:
         self._reporter.cold_start(start.reason)
         layout = self._store.layout
-        set_aside([layout.output_log], layout.rollback)
+        set_aside([layout.output_log], layout.rollback, self._store.seal)
         run = self._store.begin_run(start.command, start.cwd)
         self._state.change(state="starting", run=run.id, restored_from=None)
         cell = await self._new_cell(run)

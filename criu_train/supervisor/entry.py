@@ -134,7 +134,7 @@ def _supervise(
     store: Store, lock: StoreLock, criu: Criu, start: Start, *, options: RunOptions, reporter: Reporter
 ) -> int:
     try:
-        recover_unfinished(store.layout.rollback)
+        recover_unfinished(store.layout.rollback, store.seal)
     except OSError as error:
         raise StoreError(
             f"an interrupted rollback could not be undone: {error}",

@@ -6,6 +6,7 @@ middle, can undo the whole from the record alone.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 from criu_train.errors import StoreError
 from criu_train.moments import reached
 from criu_train.store.durable import fsync_dir, fsync_tree, make_private_dir, write_atomic
+from criu_train.store.seal import PLAIN, Seal, SealError, place_of, read_sealed
 from criu_train.workspace import stash
 from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import OURS_MADE, OURS_WROTE, Evidence, Journals, gather
@@ -123,12 +125,12 @@ def roll_back(listing: Listing, blobs: BlobReader, journals: Journals, keep_dir:
     OSError when a step can't be done; what was done is undone then.
     """
     evidence = gather(journals, listing.cut_ns)
-    _recall_undone(evidence, keep_dir.parent, listing.cut_ns)
+    _recall_undone(evidence, keep_dir.parent, listing.cut_ns, blobs.seal)
     plan = Plan(listing, evidence, blobs.directory.parent / HELD, blobs.seal)
     remaps = [entry.path for entry in listing.remaps]
     rollback = Rollback(keep_dir, plan.steps, plan.warnings, remaps)
     if plan.steps:
-        _record(keep_dir, plan.steps, after=_newest_journal(keep_dir.parent))
+        _record(keep_dir, plan.steps, after=_newest_journal(keep_dir.parent), seal=blobs.seal)
         reached("rollback-recorded")
         try:
             rollback.do(blobs)
@@ -138,10 +140,11 @@ def roll_back(listing: Listing, blobs: BlobReader, journals: Journals, keep_dir:
     return rollback
 
 
-def recover_unfinished(rollback_root: Path) -> list[Path]:
+def recover_unfinished(rollback_root: Path, seal: Seal = PLAIN) -> list[Path]:
     """Undo, newest first, what was neither committed nor undone; returns the directories concerned.
 
-    StoreError when a training went on after one of them: undoing that would mix the files of two times.
+    StoreError when a training went on after one of them: undoing that would mix the files of two times; and, in a store
+    with a key (``seal``), for a record that others put there.
     """
     if not rollback_root.is_dir():
         return []
@@ -149,7 +152,13 @@ def recover_unfinished(rollback_root: Path) -> list[Path]:
     for directory in sorted(rollback_root.iterdir(), reverse=True):
         if not (directory / _RECORD).exists() or _is_over(directory):
             continue
-        after, steps = _read_record(directory)
+        try:
+            after, steps = _read_record(directory, seal)
+        except SealError as error:
+            raise StoreError(
+                f"{directory} was put there by others: it was not sealed with this key",
+                tip=f"look at it, remove it, and run again; {directory / _FILES} may hold what is yours",
+            ) from error
         # The first cell after it is the one that it was done for.
         if len([path for path in _journals(rollback_root) if path.name > after]) > 1:
             raise StoreError(
@@ -181,7 +190,7 @@ def forget_old(rollback_root: Path, *, older_than_s: float, keep: int) -> list[P
     return removed
 
 
-def set_aside(paths: Iterable[Path], rollback_root: Path) -> Path | None:
+def set_aside(paths: Iterable[Path], rollback_root: Path, seal: Seal = PLAIN) -> Path | None:
     """Before a cold start: move files out of the way. Returns where they are, None when there are none."""
     present = [path for path in paths if os.path.lexists(path)]
     if not present:
@@ -192,19 +201,20 @@ def set_aside(paths: Iterable[Path], rollback_root: Path) -> Path | None:
         directory = rollback_root / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{number}"
         number += 1
     steps = [Step("move", f"{path.parent.resolve()}/{path.name}", path.name) for path in present]
-    _record(directory, steps, after=_newest_journal(rollback_root))
+    _record(directory, steps, after=_newest_journal(rollback_root), seal=seal)
     rollback = Rollback(directory, steps)
     rollback.do(BlobReader(directory))
     rollback.commit()
     return directory
 
 
-def _recall_undone(evidence: Evidence, rollback_root: Path, cut_ns: int) -> None:
+def _recall_undone(evidence: Evidence, rollback_root: Path, cut_ns: int, seal: Seal) -> None:
     """What rollbacks since the cut took for the tree's doing: undoing them has changed the times that told so."""
     for marker in rollback_root.glob(f"*/{_UNDONE}"):
         if marker.stat().st_mtime_ns > cut_ns and (marker.parent / _RECORD).exists():
-            for step in _read_record(marker.parent)[1]:
-                evidence.recall(step["path"], OURS_MADE if step["verb"] == "move" else OURS_WROTE)
+            with contextlib.suppress(SealError):  # it tells nothing that we did
+                for step in _read_record(marker.parent, seal)[1]:
+                    evidence.recall(step["path"], OURS_MADE if step["verb"] == "move" else OURS_WROTE)
 
 
 def _is_over(directory: Path) -> bool:
@@ -220,16 +230,18 @@ def _newest_journal(rollback_root: Path) -> str:
     return journals[-1].name if journals else ""
 
 
-def _record(directory: Path, steps: Sequence[Step], *, after: str) -> None:
-    """``after``: name of the newest journal."""
+def _record(directory: Path, steps: Sequence[Step], *, after: str, seal: Seal) -> None:
+    """``after``: name of the newest journal. Sealed, since whoever finds it does as root what it says."""
     for made in (directory.parent, directory, directory / _FILES):
         if not made.is_dir():
             make_private_dir(made)
     lines = [{"after": after}, *(step.to_json() for step in steps)]
-    write_atomic(directory / _RECORD, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    record = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    write_atomic(directory / _RECORD, bytes(seal.seal(record, place_of(directory, _RECORD))))
     fsync_dir(directory.parent)
 
 
-def _read_record(directory: Path) -> tuple[str, list[dict[str, Any]]]:
-    head, *steps = [json.loads(line) for line in (directory / _RECORD).read_text().splitlines()]
+def _read_record(directory: Path, seal: Seal) -> tuple[str, list[dict[str, Any]]]:
+    """Raises SealError, OSError."""
+    head, *steps = [json.loads(line) for line in read_sealed(directory, _RECORD, seal).decode().splitlines()]
     return head["after"], steps

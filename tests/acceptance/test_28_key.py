@@ -7,12 +7,12 @@ import os
 import random
 import shutil
 import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from conftest import Reference, StartJob
-from harness import Job, tell, until, workload
+from harness import Job, Undisturbed, tell, until, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -22,6 +22,9 @@ LOG_LINE = b'{"step": 1, '
 IMAGE_MAGICS = (b"\x19\x43\x56\x54", b"\x40\x59\x10\x55")  # of common and of service images (criu/include/magic.h)
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 NOT_OF_THE_TRAINING = ("dump.log.zst", "stats-dump")
+
+StartJob = Callable[..., Job]
+Reference = Callable[[Sequence[str]], Undisturbed]
 
 
 def key_file(place: Path, name: str = "key", data: bytes | None = None) -> Path:
@@ -199,6 +202,25 @@ def test_a_snapshot_of_another_store_with_the_same_key_is_refused(start_job: Sta
     statuses = {one["id"]: one["status"] for one in job.snapshots()}
     assert statuses == {own: "complete", f"{foreign[:-1]}9": "corrupt"}
     assert outcome_of_one_more_run(job) == own
+
+
+def test_a_rollback_that_others_made_up_is_not_undone(start_job: StartJob, place: Path) -> None:
+    """Undoing one moves files about as root: a record of one must be ours."""
+    job = start_with_key(start_job, key_file(place))
+    job.wait_for_step(5)
+    job.dump()
+    job.kill_everything()
+    forged = job.store / "rollback" / "20261122T000000Z"
+    (forged / "files").mkdir(parents=True, mode=0o700)
+    (forged / "files" / "000000").write_text("what root is to run")
+    steps = [{"after": "zzz"}, {"verb": "move", "path": str(place / "cron.d"), "kept": "000000"}]
+    (forged / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
+    told = job.tell("run", "--", *TRAINING)
+    assert told.code == 125 and "not sealed with this key" in told.err and "tip:" in told.err
+    assert not (place / "cron.d").exists()
+    shutil.rmtree(forged)
+    job.start()
+    job.wait_for_restore()
 
 
 def test_a_file_that_is_no_key_is_refused_with_what_to_do(place: Path) -> None:
