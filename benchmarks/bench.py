@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent), "CRIU_TRAIN_WARMUP"
 LIMIT_S = 900.0
 
 
-def criu_train(store: Path, *words: str) -> str:
+def criu_train(store: Path, *words: str, env: Mapping[str, str] = ENVIRONMENT) -> str:
     """Run one command of ours and return what it printed."""
     command = [sys.executable, "-m", "criu_train", "--store", str(store), *words]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S, env=ENVIRONMENT)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S, env=env)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(words)}: {done.stderr}")
     return done.stdout
@@ -41,10 +41,16 @@ def wait_until(happened: Callable[[], object], limit_s: float = 300.0) -> None:
 
 
 class Subject:
-    """A process under ``criu-train run``; ``command`` makes ``ready`` when it is worth measuring."""
+    """A process under ``criu-train run``; ``command`` makes ``ready`` when it is worth measuring.
 
-    def __init__(self, command: Sequence[str], directory: Path, ready: Path, *options: str) -> None:
+    ``key``: of an encrypted store.
+    """
+
+    def __init__(
+        self, command: Sequence[str], directory: Path, ready: Path, *options: str, key: Path | None = None
+    ) -> None:
         self.directory = directory
+        self.env = ENVIRONMENT | ({"CRIU_TRAIN_KEY_FILE": str(key)} if key else {})
         self.store = directory / "store"
         self.log = directory / "supervisor.log"
         chosen = options or ("--every", "0", "--keep", "1")
@@ -54,7 +60,7 @@ class Subject:
                 cwd=directory,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env=ENVIRONMENT,
+                env=self.env,
             )
         wait_until(lambda: ready.exists() or self.supervisor.poll() is not None)
         if self.supervisor.poll() is not None:
@@ -63,8 +69,8 @@ class Subject:
 
     def dump(self) -> dict[str, Any]:
         """Take a snapshot; what `snapshot list` tells about it."""
-        criu_train(self.store, "dump")
-        newest: dict[str, Any] = json.loads(criu_train(self.store, "snapshot", "list", "--json"))[-1]
+        criu_train(self.store, "dump", env=self.env)
+        newest: dict[str, Any] = json.loads(criu_train(self.store, "snapshot", "list", "--json", env=self.env))[-1]
         return newest
 
     def plain_dump(self, images: Path) -> None:
@@ -95,9 +101,11 @@ class Subject:
 
 
 @contextmanager
-def subject(command: Sequence[str], directory: Path, ready: Path, *options: str) -> Iterator[Subject]:
+def subject(
+    command: Sequence[str], directory: Path, ready: Path, *options: str, key: Path | None = None
+) -> Iterator[Subject]:
     """A Subject that is gone at the end."""
-    one = Subject(command, directory, ready, *options)
+    one = Subject(command, directory, ready, *options, key=key)
     try:
         yield one
     finally:
