@@ -117,21 +117,37 @@ def _remove_links(pids: Sequence[int]) -> Iterator[str]:
                     yield f"removed {link.name} beside a deleted file"
 
 
-def clear_the_way(pids: Sequence[int]) -> list[str]:
-    """Before a dump: remove ``link_remap.N`` where CRIU will want to make its own; tells what was removed.
+class WaysOfLinks:
+    """The directories in which CRIU will link deleted files of these tasks; ``clear`` works also when they are gone.
 
-    They are left when everything is killed in the middle of a dump, and the next CRIU that counts to the same number
-    fails on them. The caller makes sure that no other CRIU is at work; a link that has another name is left alone.
+    Used before a dump and after one that broke off: CRIU fails on a link of the number that it has come to.
     """
-    removed = []
-    for directory in _places_of_links(pids):
-        for link in directory.glob("link_remap.*"):
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._directories: list[int] = []
+        for path in _places_of_links(pids):
             with suppress(OSError):
-                info = link.lstat()
-                if _LINK.fullmatch(link.name) and stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
-                    link.unlink()
-                    removed.append(str(link))
-    return removed
+                self._directories.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def clear(self) -> list[str]:
+        """Remove ``link_remap.N``; tells what was removed.
+
+        The caller makes sure that no other CRIU is at work; a link that has another name is left alone.
+        """
+        removed = []
+        for directory in self._directories:
+            for name in filter(_LINK.fullmatch, os.listdir(directory)):  # noqa: PTH208
+                with suppress(OSError):
+                    info = os.lstat(name, dir_fd=directory)
+                    if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+                        os.unlink(name, dir_fd=directory)
+                        removed.append(name)
+        return removed
+
+    def close(self) -> None:
+        """Let go of the directories."""
+        while self._directories:
+            os.close(self._directories.pop())
 
 
 def _places_of_links(pids: Sequence[int]) -> dict[Path, set[tuple[int, int]]]:

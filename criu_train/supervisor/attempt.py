@@ -24,7 +24,7 @@ from criu_train.cell.processes import dumpable_bytes
 from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.apart import refuse_tasks_apart
 from criu_train.criu.command import dump_command
-from criu_train.criu.cure import clear_the_way, cure
+from criu_train.criu.cure import WaysOfLinks, cure
 from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
 from criu_train.criu.unread import unread
@@ -198,16 +198,19 @@ class Attempt:
         )
         try:
             async with machine_lock(context.runtime, _left(deadline, usual_s)):
-                await asyncio.to_thread(clear_the_way, self._pids)
-                async with self._devices.aside(_left(deadline, math.inf)):
-                    return await self._run_criu_now(argv, draft, _left(deadline, usual_s), hook)
+                with contextlib.closing(WaysOfLinks(self._pids)) as ways:
+                    await asyncio.to_thread(ways.clear)
+                    async with self._devices.aside(_left(deadline, math.inf)):
+                        return await self._run_criu_now(argv, draft, _left(deadline, usual_s), hook, ways)
         except TimeoutError as error:
             raise DumpFailedError(
                 "another job's dump or restore kept this one waiting too long",
                 tip="the next dump is tried at the next interval",
             ) from error
 
-    async def _run_criu_now(self, argv: list[str], draft: Draft, limit_s: float, hook: Path) -> CriuExit:
+    async def _run_criu_now(
+        self, argv: list[str], draft: Draft, limit_s: float, hook: Path, ways: WaysOfLinks
+    ) -> CriuExit:
         cell, clean = self._context.cell, False
         try:
             ended = await cell.criu(argv, limit_s=limit_s, stderr=draft.dump_log, hook=hook, at_cut=self._at_cut)
@@ -220,6 +223,7 @@ class Attempt:
             if not clean:
                 everyone = [*cell.tree(), *cell.strays()]
                 await asyncio.to_thread(cure, everyone, log=read_log(draft.dump_log))
+                await asyncio.to_thread(ways.clear)
                 await cell.release()
         return ended
 

@@ -12,7 +12,7 @@ from shutil import disk_usage
 import psutil
 import pytest
 from conftest import Reference, StartJob
-from harness import Job, torchrun, until, workload
+from harness import Job, link_remaps, torchrun, until, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -267,3 +267,23 @@ def test_a_child_in_a_network_of_its_own_is_told_at_the_dump_and_not_at_a_restor
     assert "network namespace of its own" in told.text
     assert job.complete() == []
     job.wait_for_progress(5)
+
+
+def test_an_impatient_user_in_the_middle_of_the_last_dump_leaves_no_links_to_deleted_files(
+    start_job: StartJob, place: Path
+) -> None:
+    """With a spawn pool CRIU links semaphores whose names are gone; here nobody is left by whom to find them."""
+    halt = place / "halt"
+    halt.mkdir()
+    pool = workload("pool.py", "--start-method", "spawn", "--steps", 1000)
+    job = start_job(pool, "--every", "1h", env={"CRIU_TRAIN_HALT_AT": f"dump-frozen:{halt}"})
+    job.wait_for_step(3)
+    before = link_remaps()
+    (halt / "armed").touch()
+    job.send(signal.SIGINT)
+    until((halt / "reached").exists, "the last dump")
+    assert link_remaps() > before
+    job.send(signal.SIGINT)
+    (halt / "go").touch()
+    assert job.wait() == 130
+    assert link_remaps() == before
