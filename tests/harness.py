@@ -120,8 +120,10 @@ class Job:
         *options: str,
         store: Path | None = None,
         env: Mapping[str, str] | None = None,
+        by: Sequence[str] = (),
     ) -> None:
         self.place = place
+        self.by = list(by)  # what starts criu-train instead of us
         self.work = place / "work"
         self.work.mkdir(parents=True, exist_ok=True)
         self.command = list(command)
@@ -142,7 +144,7 @@ class Job:
         call = arguments or ["run", *self.options, *options, "--", *self.command]
         with open(self.console, "wb") as console:
             self.process = subprocess.Popen(
-                criu_train("--store", str(self.store), *call),
+                [*self.by, *criu_train("--store", str(self.store), *call)],
                 cwd=self.work,
                 env=environment(**self.env),
                 stdin=subprocess.DEVNULL,

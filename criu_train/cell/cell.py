@@ -124,6 +124,7 @@ class Cell:
         ids: tuple[int, int, Sequence[int]] | None = None,
         environment: Mapping[str, str] | None = None,
         size: Size | None = None,
+        drop_capabilities: bool = True,
     ) -> None:
         """Start the training, with these signals ignored, and with a terminal where a ``size`` is given.
 
@@ -139,6 +140,7 @@ class Cell:
             ids=[ids[0], ids[1], list(ids[2])] if ids else None,
             environment=dict(environment or {}),
             terminal=_terminal(output, size),
+            drop_capabilities=drop_capabilities,
         )
         if await first_of(launched, failed) == 1:
             raise not_runnable(argv[0], **failed.result())

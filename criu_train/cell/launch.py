@@ -15,6 +15,8 @@ import struct
 import termios
 from dataclasses import dataclass, field
 
+from criu_train.cell.capabilities import drop_capabilities, leave_nothing_to_inherit
+
 KEPT_FD = 3  # of a helper's descriptors, the one that was handed to it
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +36,8 @@ class Launch:
 
     ``terminal``: the slave of a pseudo-terminal that it has instead of ``output``, -1 for none.
     ``ignored``: signals that whoever called us had set to be ignored (nohup does). ``ids`` is (uid, gid, supplementary
-    groups) or None to stay who we are; ``environment`` is laid over init's own.
+    groups) or None to stay who we are; ``environment`` is laid over init's own. ``drop_capabilities``: see
+    ``capabilities``.
     """
 
     argv: tuple[str, ...]
@@ -46,6 +49,7 @@ class Launch:
     ids: tuple[int, int, tuple[int, ...]] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     terminal: int = -1
+    drop_capabilities: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,12 @@ def start_training(launch: Launch) -> int | LaunchFailure:
             for number in launch.ignored:
                 signal.signal(number, signal.SIG_IGN)
             refuse_io_uring()
+            step = "capabilities"
+            if launch.drop_capabilities:
+                drop_capabilities()
             if launch.ids is not None:
+                leave_nothing_to_inherit()
+                step = "user"
                 uid, gid, groups = launch.ids
                 os.setgroups(groups)
                 os.setgid(gid)

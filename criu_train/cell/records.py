@@ -104,6 +104,12 @@ def not_runnable(program: str, *, errno: int, step: str) -> CommandNotRunnableEr
         return CommandNotRunnableError(
             f"command can't be executed: {program} ({reason})", tip="is it executable (chmod +x)?", exit_code=126
         )
+    if step == "capabilities":
+        return CommandNotRunnableError(
+            f"the training's rights could not be reduced: {reason}",
+            tip="give us CAP_SETPCAP, or let the training keep all of them with --capabilities keep",
+            exit_code=125,
+        )
     return CommandNotRunnableError(
         f"the training could not be started: {reason} ({step})",
         tip="`criu-train doctor` tells what this machine lacks",

@@ -43,6 +43,7 @@ class RootTask:
                 ids=(ids[0], ids[1], tuple(ids[2])) if ids else None,
                 environment=message["environment"],
                 terminal=terminal,
+                drop_capabilities=message["drop_capabilities"],
             )
         )
         if not isinstance(result, LaunchFailure):

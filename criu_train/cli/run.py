@@ -72,6 +72,13 @@ def supervision_options(command: Any) -> Any:
 @option(
     "--tty", is_flag=True, help="Give the training a terminal of its own: progress bars look as they do without us."
 )
+@option(
+    "--capabilities",
+    type=click.Choice(["drop", "keep"]),
+    default="drop",
+    help="Of root's rights, those that concern the machine and no training (kernel modules, clock, reboot ...): "
+    "dropped, or kept for a training that needs them. Decided when a run begins; restores leave them as they are.",
+)
 @option("--fresh", is_flag=True, help="Start a new run, whatever the store holds.")
 @option(
     "--on-restore-failure",

@@ -143,6 +143,7 @@ class Beginner:
                 ids=self._user.ids if self._user else None,
                 environment=self._user.environment if self._user else None,
                 size=our_terminal_size() if self._options.tty else None,
+                drop_capabilities=self._options.capabilities == "drop",
             )
         except BaseException:  # most of all a command that can't be executed: no run is left behind
             await cell.kill()

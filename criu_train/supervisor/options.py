@@ -26,6 +26,7 @@ class RunOptions:
     user: str | None = None
     tcp: TcpPolicy = "close-external"
     tty: bool = False
+    capabilities: Literal["drop", "keep"] = "drop"
     prove: Literal["every", "newest", "never"] = "never"
     on_supervisor_loss: Literal["keep", "stop"] = "keep"
     dump_timeout: float = 300.0
