@@ -43,6 +43,7 @@ class Launch:
     argv: tuple[str, ...]
     output: str
     first_pid: int
+    umask: int
     nice: int
     oom_score_adj: int
     ignored: tuple[int, ...] = ()
@@ -96,6 +97,7 @@ def start_training(launch: Launch) -> int | LaunchFailure:
                 _own_streams(launch.output)
             report_write = _keep_only_standard_streams(report_write)
             _plain_process(launch.nice, launch.oom_score_adj)
+            os.umask(launch.umask)
             for number in launch.ignored:
                 signal.signal(number, signal.SIG_IGN)
             refuse_io_uring()

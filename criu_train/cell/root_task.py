@@ -37,6 +37,7 @@ class RootTask:
                 argv=tuple(message["argv"]),
                 output=message["output"],
                 first_pid=message["first_pid"],
+                umask=message["umask"],
                 nice=self.nice,
                 oom_score_adj=self._oom_score_adj,
                 ignored=tuple(message["ignored"]),

@@ -29,7 +29,7 @@ def attach(settings: Settings, /, **chosen: Any) -> None:
 
     reporter = ConsoleReporter()
     try:
-        code = take_over(settings.store, options_of(chosen), reporter, settings.key)
+        code = take_over(settings.store, options_of(settings, chosen), reporter, settings.key)
     finally:
         reporter.close()
     raise click.exceptions.Exit(code)

@@ -46,7 +46,8 @@ def doctor(ctx: click.Context, as_json: bool, pid: int | None, seconds: float, c
     if command:
         from criu_train.doctor.preflight_command import preflight_of_command
 
-        _tell(ctx, preflight_of_command(command, seconds), as_json)
+        settings: Settings = ctx.obj
+        _tell(ctx, preflight_of_command(command, seconds, settings.umask), as_json)
     elif pid is not None:
         from criu_train.doctor.preflight import preflight_of_process
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -51,7 +52,10 @@ def cli(ctx: click.Context, store: Path, key_file: Path | None) -> None:
       criu-train run --every 10m -- python train.py  a snapshot every ten minutes
       criu-train snapshot list                       what is there to go back to
     """
-    ctx.obj = Settings(store.absolute(), key_file)
+    # Whatever we and the programs we start make is for us alone; only the training gets the caller's umask.
+    umask = os.umask(0o077)
+    ctx.call_on_close(lambda: os.umask(umask))
+    ctx.obj = Settings(store.absolute(), key_file, umask)
 
 
 for command in (run, dump, snapshot, restore, attach, status, doctor, setup):

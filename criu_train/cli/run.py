@@ -105,14 +105,15 @@ def run(settings: Settings, /, command: tuple[str, ...], **chosen: Any) -> None:
 
     reporter = ConsoleReporter()
     try:
-        code = run_command(settings.store, command, options_of(chosen), reporter, settings.key)
+        code = run_command(settings.store, command, options_of(settings, chosen), reporter, settings.key)
     finally:
         reporter.close()
     raise click.exceptions.Exit(code)
 
 
-def options_of(chosen: dict[str, Any]) -> Any:
+def options_of(settings: Settings, chosen: dict[str, Any]) -> Any:
     """The supervisor's options from what click has parsed."""
     from criu_train.supervisor.options import RunOptions
 
-    return RunOptions(**{**chosen, "every": chosen["every"] or None, "warmup": chosen["warmup"] or None})
+    never = {name: chosen[name] or None for name in ("every", "warmup")}
+    return RunOptions(**{**chosen, **never, "umask": settings.umask})

@@ -14,10 +14,14 @@ DEFAULT_STORE = Path(".criu-train")  # in the working directory
 
 @dataclass(frozen=True)
 class Settings:
-    """``store``: the store's directory, which need not exist yet; ``key_file``: of an encrypted one."""
+    """``store``: the store's directory, which need not exist yet; ``key_file``: of an encrypted one.
+
+    ``umask``: the caller's, for the training.
+    """
 
     store: Path
     key_file: Path | None = None
+    umask: int = 0o022
 
     @property
     def key(self) -> Key | None:

@@ -29,17 +29,17 @@ _BETWEEN_LOOKS_S = 1.0
 _FIRST_LOOK_S = 0.2
 
 
-def preflight_of_command(command: Sequence[str], seconds: float) -> Preflight:
+def preflight_of_command(command: Sequence[str], seconds: float, umask: int) -> Preflight:
     """Run it for so long, or until it ends. Raises CommandNotRunnableError, EnvironmentUnfitError."""
     privileges.require()
     with tempfile.TemporaryDirectory(prefix="criu-train-doctor-", ignore_cleanup_errors=True) as name:
         try:
-            return asyncio.run(_try_out(command, seconds, Path(name)))
+            return asyncio.run(_try_out(command, seconds, umask, Path(name)))
         except asyncio.CancelledError:
             raise SystemExit(128 + signal.SIGTERM) from None
 
 
-async def _try_out(command: Sequence[str], seconds: float, scratch: Path) -> Preflight:
+async def _try_out(command: Sequence[str], seconds: float, umask: int, scratch: Path) -> Preflight:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -49,7 +49,7 @@ async def _try_out(command: Sequence[str], seconds: float, scratch: Path) -> Pre
     with _leash(cell.init_pid):
         try:
             began = time.monotonic()
-            await cell.launch(command, output=output, first_pid=_FIRST_PID)
+            await cell.launch(command, output=output, first_pid=_FIRST_PID, umask=umask)
             seen = await _watch(cell, seconds)
             if seen is not None and not cell.ended.done():
                 return seen

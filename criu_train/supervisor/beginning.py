@@ -139,6 +139,7 @@ class Beginner:
                 start.command,
                 output=layout.output_log,
                 first_pid=self._store.pid_base,
+                umask=self._options.umask,
                 ignored=self._ignored,
                 ids=self._user.ids if self._user else None,
                 environment=self._user.environment if self._user else None,

@@ -13,7 +13,7 @@ from criu_train.criu.connections import TcpPolicy
 class RunOptions:
     """Durations in seconds, sizes in bytes. ``every`` None means no timer, ``warmup`` None no trial dump.
 
-    ``memory_limit``: the most memory kept for captures, None for half of what is free.
+    ``memory_limit``: the most memory kept for captures, None for half of what is free. ``umask``: the training's.
     """
 
     every: float | None = 1800.0
@@ -33,4 +33,5 @@ class RunOptions:
     restore_timeout: float = 600.0
     file_limit: int = 1 << 30
     memory_limit: int | None = None
+    umask: int = 0o022
     workspace: tuple[Path, ...] = field(default=())
