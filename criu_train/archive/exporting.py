@@ -14,6 +14,7 @@ from criu_train.archive.stored import StoredPages
 from criu_train.errors import StoreError, UsageError
 from criu_train.store.digest import digest_bytes, digest_file
 from criu_train.store.durable import fsync_tree, make_private_dir, write_atomic
+from criu_train.store.guard import check_ours
 from criu_train.store.integrity import verify
 from criu_train.store.manifest import Manifest, StoredFile
 from criu_train.store.snapshot import COMPRESSED_LOG, DUMP_LOG, MANIFEST, MARKER, Snapshot
@@ -48,6 +49,8 @@ def export_snapshot(
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} is not an empty directory", tip="name a new one")
+    if directory.exists():  # what we write there is the memory of the training
+        check_ours(directory, "the directory", "name a new one")
     if problems := verify(snapshot, packs=False):
         raise _unfit(problems[0])
     made = not directory.exists()

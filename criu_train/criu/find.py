@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +64,16 @@ def find_criu() -> Criu:
 
 
 def candidates() -> tuple[Criu, ...]:
-    """Every CRIU on this machine that runs at all: named, system's, private."""
+    """Every CRIU on this machine that runs at all: named, system's, private.
+
+    Raises EnvironmentUnfitError where others could have put another one in the private one's place.
+    """
     places: list[tuple[Origin, Path]] = []
     if named := os.environ.get("CRIU_TRAIN_CRIU"):
         places.append(("env", Path(named).absolute()))
     if system := shutil.which("criu", path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"):
         places.append(("system", Path(system).absolute()))
+    _check_private(private_prefix())
     places.append(("private", private_prefix() / "usr/sbin/criu"))
     described = (describe(path, origin) for origin, path in places)
     return tuple(criu for criu in described if criu is not None)
@@ -129,6 +134,26 @@ def _find_pycriu(prefix: Path | None) -> Path | None:
             if (place / "pycriu" / "images" / "pb.py").is_file():
                 return place
     return None
+
+
+def _check_private(prefix: Path) -> None:
+    """It is run as root, and its Python module is loaded."""
+    places = (prefix.parent, prefix, prefix / "usr", prefix / "usr/sbin", prefix / "usr/sbin/criu")
+    try:
+        found = {path: path.stat() for path in places}
+    except OSError:  # not there, or not for us to see
+        return
+    trusted = {"0", str(os.geteuid()), os.environ.get("SUDO_UID", "0")}
+    for path, info in found.items():
+        # In the likes of /tmp nobody can take away what is not his.
+        shared = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (
+            path == prefix.parent and info.st_mode & stat.S_ISVTX
+        )
+        if shared or str(info.st_uid) not in trusted:
+            raise EnvironmentUnfitError(
+                f"others can replace the private CRIU: {path} is theirs, or they can write to it",
+                tip=f"remove {prefix}, give {prefix.parent} to root alone, then run `criu-train setup`",
+            )
 
 
 def _failed(criu: Criu) -> bool:

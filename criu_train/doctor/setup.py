@@ -104,7 +104,9 @@ def _adopt(draft: Path, prefix: Path, say: Say) -> Criu:
 def _alone(directory: Path) -> Iterator[None]:
     """One setup at a time; the first thing it does is to sweep up what killed ones left behind."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+            directory.chmod(0o755)  # nothing in it is secret; what matters is that nobody else can change it
         lock = os.open(directory / "setup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise EnvironmentUnfitError(

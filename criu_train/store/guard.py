@@ -28,22 +28,25 @@ def distrust(status: os.stat_result) -> str | None:
     return None
 
 
-def check_ours(directory: Path) -> None:
-    """Raise StoreError unless ``directory`` is ours alone to write to and no stranger's link leads there."""
-    _check_links(directory)
+def check_ours(directory: Path, what: str = "the store", elsewhere: str = "name another place with --store") -> None:
+    """Raise StoreError unless ``directory`` is ours alone to write to and no stranger's link leads there.
+
+    ``what`` it is for people, and where ``elsewhere`` could be. Raises OSError too.
+    """
+    _check_links(directory, what)
     status = directory.stat()
     if not stat.S_ISDIR(status.st_mode):
-        raise StoreError(f"{directory} is not a directory", tip="name another place with --store")
+        raise StoreError(f"{directory} is not a directory", tip=elsewhere)
     if reason := distrust(status):
         tip = (
             f"if you trust what is in it: chmod go-w {directory}"
             if status.st_uid in owners()
-            else "run as its owner, or name another place with --store"
+            else f"run as its owner, or {elsewhere}"
         )
-        raise StoreError(f"the store {directory} {reason}", tip=tip)
+        raise StoreError(f"{what} {directory} {reason}", tip=tip)
 
 
-def _check_links(path: Path) -> None:
+def _check_links(path: Path, what: str) -> None:
     """Walk to ``path`` as the kernel does, and refuse a symbolic link that neither we nor root made."""
     links = 0
     walked = Path("/")
@@ -55,12 +58,12 @@ def _check_links(path: Path) -> None:
             continue
         links += 1
         if links > _MAX_LINKS:
-            raise StoreError(f"{path} runs in a circle of symbolic links", tip="name another place with --store")
+            raise StoreError(f"{path} runs in a circle of symbolic links", tip="name another place")
         owner = walked.lstat().st_uid
         if owner not in owners() | {0}:
             raise StoreError(
-                f"the way to the store leads over {walked}, a symbolic link of user id {owner}",
-                tip="name the place itself with --store",
+                f"the way to {what} leads over {walked}, a symbolic link of user id {owner}",
+                tip="name the place itself",
             )
         target = walked.readlink()
         walked = Path("/") if target.is_absolute() else walked.parent

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from criu_train.errors import StoreBusyError
+from criu_train.errors import StoreBusyError, StoreError
 from criu_train.store.durable import open_private
 from criu_train.store.layout import StoreLayout
 
@@ -24,7 +24,12 @@ class StoreLock:
     @classmethod
     def acquire(cls, layout: StoreLayout) -> StoreLock:
         """Take the lock at once, or raise StoreBusyError that names who holds it."""
-        fd = open_private(layout.lock, os.O_RDWR)
+        try:
+            fd = open_private(layout.lock, os.O_RDWR)
+        except OSError as error:
+            raise StoreError(
+                f"{layout.lock} can't be opened: {error.strerror}", tip="see what it is: `ls -l`, and check the disk"
+            ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

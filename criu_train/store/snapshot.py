@@ -217,9 +217,12 @@ def _read(path: str) -> bytes:
 
 
 def size_problems(path: Path, manifest: Manifest) -> Iterator[str]:
-    """A line for each file of the manifest that is missing, no file, or not of its size; reads no bytes."""
+    """A line for each file of the manifest that is missing, no file, not of its size, or elsewhere; reads no bytes."""
     base = f"{path}/"
     for name, stored in manifest.files.items():
+        if name.startswith("/") or "//" in name or (".." in name and ".." in name.split("/")):
+            yield f"{name} leads out of the snapshot"
+            continue
         try:
             status = os.lstat(base + name)
         except OSError as error:

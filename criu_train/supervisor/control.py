@@ -6,22 +6,39 @@ import asyncio
 import contextlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from criu_train.errors import EnvironmentUnfitError
+from criu_train.store.durable import make_private_dir
 from criu_train.store.guard import check_ours
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 def runtime_directory() -> Path:
-    """A short path for sockets and locks (unix socket addresses end at 107 bytes), ours alone."""
+    """A short path for sockets and locks (unix socket addresses end at 107 bytes), ours alone.
+
+    Raises EnvironmentUnfitError, StoreError.
+    """
     base = Path("/run") if os.access("/run", os.W_OK) else Path(tempfile.gettempdir())
     directory = base / "criu-train"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    check_ours(directory)
+    elsewhere = f"see who made it and take it away: ls -ld {directory}"
+    try:
+        if base.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            raise EnvironmentUnfitError(
+                f"our sockets can't be in {base}: anybody could put others in their place", tip=f"chmod +t {base}"
+            )
+        with contextlib.suppress(FileExistsError):
+            make_private_dir(directory)
+        check_ours(directory, "the directory for our sockets", elsewhere)
+    except OSError as error:
+        raise EnvironmentUnfitError(
+            f"the directory for our sockets {directory} can't be had: {error.strerror}", tip=elsewhere
+        ) from error
     return directory
 
 
