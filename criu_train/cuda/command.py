@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ _LIBRARY = b"/libcuda.so"
 # The first driver that takes along what NVML has open, which PyTorch uses (CRIU, plugins/cuda).
 OLDEST_DRIVER = 570
 _VERSION = "proc/driver/nvidia/version"
+_LOADING_S = 30.0
 
 
 def driver_version(root: Path = Path("/")) -> str | None:
@@ -33,6 +36,17 @@ def driver_version(root: Path = Path("/")) -> str | None:
 def can_move_aside(version: str | None) -> bool:
     """Whether this driver can have GPU memory moved aside; what hides its version is taken at its word."""
     return version is None or int(version.partition(".")[0]) >= OLDEST_DRIVER
+
+
+def load_driver(device: Path = Path("/dev/nvidia-uvm")) -> None:
+    """Have NVIDIA's kernel modules loaded, where they are not since the boot.
+
+    CUDA sees to it by itself, through this same program, but not in a training without the right to load modules.
+    """
+    program = shutil.which("nvidia-modprobe")
+    if program is not None and not device.exists():
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run([program, "-c=0", "-u"], stdin=subprocess.DEVNULL, timeout=_LOADING_S, check=False)
 
 
 def helper_command(action: Literal["aside", "back"]) -> list[str]:

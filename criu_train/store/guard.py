@@ -46,6 +46,20 @@ def check_ours(directory: Path, what: str = "the store", elsewhere: str = "name 
         raise StoreError(f"{what} {directory} {reason}", tip=tip)
 
 
+def swappable(directory: Path) -> str | None:
+    """How others could put another directory in place of this one, between two looks of ours; None when they can't.
+
+    Groups are passed over: where each user has one of his own, directories often are open to it.
+    """
+    for above in directory.resolve().parents:
+        status = above.stat()
+        if status.st_uid not in owners() | {0}:
+            return f"{above} belongs to user id {status.st_uid}"
+        if status.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            return f"anybody can write to {above}"
+    return None
+
+
 def _check_links(path: Path, what: str) -> None:
     """Walk to ``path`` as the kernel does, and refuse a symbolic link that neither we nor root made."""
     links = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from criu_train.cell import processes
 from criu_train.cell.cell import Cell
 from criu_train.cell.records import CellSpec
 from criu_train.criu.find import Criu
+from criu_train.cuda.command import load_driver
 from criu_train.errors import RestoreFailedError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
@@ -179,6 +181,7 @@ class Beginner:
     async def _new_cell(self, run: Run) -> Cell:
         layout, policy = self._store.layout, self.policy(run)
         layout.cell.unlink(missing_ok=True)
+        await asyncio.to_thread(load_driver)
         self._journal = self._store.next_journal()
         cell = await Cell.start(
             CellSpec(

@@ -14,6 +14,7 @@ from criu_train.doctor import privileges
 from criu_train.errors import DumpFailedError, StoreBusyError, StoreError
 from criu_train.store.dump_log import read_log
 from criu_train.store.events import EventLog
+from criu_train.store.guard import swappable
 from criu_train.store.lock import StoreLock
 from criu_train.store.seal import Key
 from criu_train.store.store import Store
@@ -133,6 +134,11 @@ def _fit_machine(options: RunOptions) -> Criu:
 def _supervise(
     store: Store, lock: StoreLock, criu: Criu, start: Start, *, options: RunOptions, reporter: Reporter
 ) -> int:
+    if how := swappable(store.layout.root):
+        reporter.warning(
+            f"others can put another store in place of {store.layout.root}: {how}",
+            "if you don't trust them, name one elsewhere with --store: what is restored runs with our rights",
+        )
     try:
         recover_unfinished(store.layout.rollback, store.seal)
     except OSError as error:

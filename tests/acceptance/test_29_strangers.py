@@ -129,6 +129,16 @@ def test_a_link_in_place_of_a_part_of_the_store_is_not_followed_to_another_user_
             assert_refused(job.tell("restore", "--latest"))
 
 
+def test_a_store_that_another_user_could_swap_is_used_and_told(place: Path) -> None:
+    theirs = place / "theirs"
+    theirs.mkdir()
+    assert "put another store" not in tell("run", "--", "true", cwd=theirs).text
+    os.chown(theirs, NOBODY, NOBODY)
+    told = tell("run", "--", "true", cwd=theirs)
+    assert told.code == 0, told.text
+    assert f"others can put another store in place of {theirs}/.criu-train: {theirs} belongs to" in told.err
+
+
 # -- places that everybody may write to -----------------------------------------------------------------------------
 
 

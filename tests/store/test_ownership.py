@@ -9,6 +9,7 @@ import pytest
 from store_samples import add
 
 from criu_train.errors import StoreError
+from criu_train.store.guard import swappable
 from criu_train.store.store import Store
 
 
@@ -66,3 +67,17 @@ def test_a_snapshot_that_others_planted_or_can_change_is_not_restorable(store: S
     os.chown(snapshot.path, 4242, 4242)
     assert store.snapshots()[0].reason == "the snapshot belongs to user id 4242"
     assert store.snapshots()[0].status == "corrupt"
+
+
+def test_a_directory_above_through_which_others_could_swap_the_store_is_named(tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    store = Store.create_or_open(above / "between" / "store").layout.root
+    assert swappable(store) is None
+    above.chmod(0o777)
+    assert swappable(store) == f"anybody can write to {above}"
+    above.chmod(0o1777)
+    assert swappable(store) is None
+    os.chown(above, 4242, 4242)
+    assert swappable(store) == f"{above} belongs to user id 4242"
+    (tmp_path / "link").symlink_to(store)
+    assert swappable(tmp_path / "link") == f"{above} belongs to user id 4242"
