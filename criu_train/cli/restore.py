@@ -33,7 +33,8 @@ def restore(settings: Settings, /, snapshot: str | None, latest: bool, **chosen:
         raise click.UsageError("Name one snapshot, or --latest.")
     reporter = ConsoleReporter()
     try:
-        code = restore_snapshot(settings.store, snapshot or "latest", options_of(settings, chosen), reporter, settings.key)
+        options = options_of(settings, chosen)
+        code = restore_snapshot(settings.store, snapshot or "latest", options, reporter, settings.key)
     finally:
         reporter.close()
     raise click.exceptions.Exit(code)

@@ -145,6 +145,17 @@ def by(wrapper: list[str], *arguments: str, cwd: Path) -> subprocess.CompletedPr
     )
 
 
+CLOCK = "import time; time.clock_settime(time.CLOCK_REALTIME, time.time())"
+
+
+def test_a_training_can_t_set_the_clock_unless_it_keeps_all_its_rights(place: Path) -> None:
+    command = ["--", sys.executable, "-c", CLOCK]
+    told = by([], "run", *command, cwd=place)
+    assert told.returncode == 1
+    assert "Operation not permitted" in told.stdout + told.stderr
+    assert by([], "run", "--fresh", "--capabilities", "keep", *command, cwd=place).returncode == 0
+
+
 def test_sudo_and_its_like_go_on_working_in_a_training(place: Path) -> None:
     """Programs with the set-user-id bit: no_new_privs would take that away."""
     program = place / "who"
