@@ -10,7 +10,8 @@ from __future__ import annotations
 from criu_train.supervisor.beginning import Life
 from criu_train.supervisor.watching import Outcome
 
-# Two lives that end at the same step differ by their pauses and by how busy the machine was.
+# Two lives that end at the same step differ by their pauses and by how busy the machine was, since the snapshot that
+# both have gone on from.
 _NOISE_S, _NOISE_SHARE = 2.0, 0.05
 
 
@@ -27,6 +28,6 @@ class Progress:
         for snapshot, seconds in outcome.snapshots:
             self._age_at[snapshot] = base + seconds
         age = base + outcome.lived_s
-        further = age > self._oldest * (1 + _NOISE_SHARE) + _NOISE_S
+        further = age > self._oldest + _NOISE_SHARE * outcome.lived_s + _NOISE_S
         self._oldest = max(self._oldest, age)
         return bool(outcome.snapshots) and further

@@ -38,3 +38,10 @@ def test_a_later_crash_is_progress() -> None:
     progress = Progress()
     progress.made(life(), died(100, ("a", 90)))
     assert progress.made(life("a"), died(200, ("b", 150)))
+
+
+def test_an_old_training_that_is_killed_now_and_then_makes_progress_each_time() -> None:
+    progress = Progress()
+    progress.made(life(), died(1_000_000, ("1", 999_000)))
+    for number in range(1, 6):
+        assert progress.made(life(str(number)), died(5_000, (str(number + 1), 4_000)))
