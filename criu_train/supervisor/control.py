@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import socket
 import stat
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,9 @@ from typing import Any
 from criu_train.errors import EnvironmentUnfitError
 from criu_train.store.durable import make_private_dir
 from criu_train.store.guard import check_ours
+
+# Whoever has just made a socket's file is about to listen there.
+_YOUNG_S = 60.0
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -42,6 +48,21 @@ def runtime_directory() -> Path:
     return directory
 
 
+def remove_dead_sockets(directory: Path) -> None:
+    """Those that nobody has open any more: a killed job leaves its own, and may never be started again."""
+    for suffix in ("sock", "cell"):
+        for path in directory.glob(f"*.{suffix}"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _YOUNG_S and _is_dead(path):
+                    path.unlink()
+
+
+def _is_dead(path: Path) -> bool:
+    """Whoever lives hears nothing of the question, as these sockets aren't of its kind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as question:
+        return question.connect_ex(str(path)) == errno.ECONNREFUSED
+
+
 class ControlServer:
     """Answers requests while open; the socket file is removed at the end."""
 
@@ -52,6 +73,7 @@ class ControlServer:
 
     async def __aenter__(self) -> ControlServer:
         self.path.unlink(missing_ok=True)
+        remove_dead_sockets(self.path.parent)
         self._server = await asyncio.start_unix_server(self._serve, str(self.path))
         self.path.chmod(0o600)
         return self
