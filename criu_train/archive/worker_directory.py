@@ -9,22 +9,22 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_PREFIX = "a-"  # short, as paths of sockets have to be
+_ARCHIVES = "a-"  # short, as paths of sockets have to be
 
 
 class WorkerDirectory:
     """``path`` is ours alone until ``close``; it stays locked, so that nobody takes it for a dead one's.
 
-    Raises OSError when it can't be made in ``runtime``.
+    ``prefix``: what the names of its kind begin with. Raises OSError when it can't be made in ``runtime``.
     """
 
-    def __init__(self, runtime: Path) -> None:
-        for left in runtime.glob(f"{_PREFIX}*"):
+    def __init__(self, runtime: Path, prefix: str = _ARCHIVES) -> None:
+        for left in runtime.glob(f"{prefix}*"):
             with contextlib.suppress(OSError):
                 _remove_dead(left)
         lock = None
         while lock is None:  # somebody who tidied up may have been quicker than our lock
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=runtime))
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=runtime))
             lock = _lock(self.path)
         self._lock = lock
 

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
 
+from criu_train.archive.worker_directory import WorkerDirectory
 from criu_train.criu.find import find_criu
 from criu_train.errors import EnvironmentUnfitError, RestoreFailedError
 from criu_train.store.manifest import Manifest
@@ -46,8 +46,8 @@ async def prove(store: Store, snapshot: Snapshot, limit_s: float = _LIMIT_S) -> 
                 "there is not enough free memory for a trial restore",
                 tip="it needs as much as the training has; try when the training has ended, or on another machine",
             )
-        with tempfile.TemporaryDirectory(prefix="proof-", dir=runtime_directory()) as scratch:
-            paths = {"store": str(store.layout.root), "snapshot": str(snapshot.path), "scratch": scratch}
+        with contextlib.closing(WorkerDirectory(runtime_directory(), "proof-")) as scratch:
+            paths = {"store": str(store.layout.root), "snapshot": str(snapshot.path), "scratch": str(scratch.path)}
             problems = await _apart({**paths, "limit_s": limit_s, "seal": told(snapshot.seal)}, limit_s + _MORE_S)
     if snapshot.path.exists():  # else it was pruned meanwhile
         store.mark_proven(snapshot.id, not problems)
