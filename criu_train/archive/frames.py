@@ -75,8 +75,11 @@ class Frames:
                 slot.holders -= 1
 
     def close(self) -> None:
-        """Drop what is queued, wait for what is under way."""
+        """Drop what is queued, wait for what is under way, and give the memory back."""
         self._pool.shutdown(cancel_futures=True)
+        # Whoever loads knows us as we know them: else it would stay until the next collection of garbage.
+        self._slots.clear()
+        self._free.clear()
 
     def _start(self, number: int, loads: Counter[int]) -> _Slot:
         loads[number] += 1
