@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +78,11 @@ class Sampler:
     def _read_store(self) -> Iterator[tuple[str, Reading]]:
         rollback = self._job.store / "rollback"
         kept = list(rollback.iterdir()) if rollback.exists() else []
+        saved = list(self._job.store.glob("snapshots/*/files"))
+        parts, _ = extent(*saved)
         files, size = extent(self._job.store, without=(rollback, *(self._job.store / name for name in LOGS)))
-        yield "store: files", Reading(files)
+        yield "store: parts of saved files", Reading(parts)
+        yield "store: other files", Reading(files - parts)
         yield "store: MiB", Reading(size / (1 << 20))
         if kept:
             files, size = extent(rollback)
@@ -109,11 +113,11 @@ def locked(path: Path) -> bool:
     return False
 
 
-def extent(directory: Path, without: tuple[Path, ...] = ()) -> tuple[int, int]:
-    """Files below a directory and their bytes; a file with several names counts once."""
+def extent(*directories: Path, without: Collection[Path] = ()) -> tuple[int, int]:
+    """Files below these directories and their bytes; a file with several names counts once."""
     sizes: dict[int, int] = {}
-    for top, directories, names in os.walk(directory):
-        directories[:] = [name for name in directories if Path(top, name) not in without]
+    for top, below, names in itertools.chain(*map(os.walk, directories)):
+        below[:] = [name for name in below if Path(top, name) not in without]
         for path in (Path(top, name) for name in names):
             with contextlib.suppress(FileNotFoundError):
                 if path not in without:
