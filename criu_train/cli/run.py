@@ -24,6 +24,13 @@ def supervision_options(command: Any) -> Any:
             ),
             option("--keep", type=click.IntRange(min=1), default=5, help="How many complete snapshots to keep."),
             option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts in a row without progress."),
+            option(
+                "--progress-limit",
+                type=DURATION,
+                default="10m",
+                help="How long a restored training that was at work at its dump may stand still before an older "
+                "snapshot is tried; 0 for ever.",
+            ),
             option("--grace", type=DURATION, default="25s", help="Time between SIGTERM and the end."),
             option("--user", default=None, help="Run the training as this user."),
             option(
@@ -115,5 +122,5 @@ def options_of(settings: Settings, chosen: dict[str, Any]) -> Any:
     """The supervisor's options from what click has parsed."""
     from criu_train.supervisor.options import RunOptions
 
-    never = {name: chosen[name] or None for name in ("every", "warmup")}
+    never = {name: chosen[name] or None for name in ("every", "warmup", "progress_limit")}
     return RunOptions(**{**chosen, **never, "umask": settings.umask})

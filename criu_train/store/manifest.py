@@ -67,6 +67,7 @@ class Facts:
     notes: tuple[str, ...] = ()  # warnings: what the snapshot could not hold
     cuda: bool = False  # GPU memory lies in main memory in it
     terminal: str | None = None  # the training's, as CRIU knew it at the dump
+    at_work: bool | None = None  # whether it computed when it was dumped, rather than waited; None: nobody looked
 
 
 @dataclass(frozen=True, kw_only=True)

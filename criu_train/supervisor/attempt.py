@@ -44,6 +44,7 @@ from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.room import check_room
 from criu_train.supervisor.surveying import LAST_LIMIT_S, LIMIT_S, survey_in_time
+from criu_train.supervisor.vigil import works
 from criu_train.workspace.listing import LISTING, Listing, listing_to_json
 from criu_train.workspace.tracker import Tracker
 
@@ -84,14 +85,17 @@ class DumpContext:
 class Attempt:
     """Used once. ``patient``: fails rather than lose what waits to be read; there will be another try.
 
-    ``unread``: what was lost.
+    ``unread``: what was lost. ``at_work``: None to look whether the training is.
     """
 
-    def __init__(self, context: DumpContext, trigger: str, *, leave_running: bool, patient: bool) -> None:
+    def __init__(
+        self, context: DumpContext, trigger: str, *, leave_running: bool, patient: bool, at_work: bool | None
+    ) -> None:
         self._context = context
         self._trigger = trigger
         self._leave_running = leave_running
         self._patient = patient
+        self._at_work = at_work
         self.unread = ""
         self._draft: Draft | None = None
         self._devices = Devices(context.cell, context.store.layout.root)
@@ -133,7 +137,8 @@ class Attempt:
             precopy = asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
             limit_s = LIMIT_S if self._leave_running else LAST_LIMIT_S
             looking = survey_in_time(self._pids, context.run, self._earlier, limit_s)
-            _, self._environment = await asyncio.gather(precopy, looking)
+            at_work = works(self._pids) if self._at_work is None else asyncio.sleep(0, self._at_work)
+            _, self._environment, self._at_work = await asyncio.gather(precopy, looking, at_work)
             reached("dump-copied")
             usual_s = context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
             ended = await self._run_criu(draft, usual_s, deadline)
@@ -301,6 +306,7 @@ class Attempt:
                 environment=self._environment,
                 cuda=self._devices.used,
                 aside_us=self._devices.aside_us,
+                at_work=self._at_work,
             ),
             log_ended=ended is not None,
         )

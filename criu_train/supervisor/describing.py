@@ -34,6 +34,7 @@ def describe_snapshot(
     environment: Environment | None = None,
     cuda: bool = False,
     aside_us: int | None = None,
+    at_work: bool | None = None,
 ) -> ManifestFields:
     """``root_pid`` as the cell numbers it. CRIU's own figures are missing from a dump that has not ended yet.
 
@@ -65,6 +66,7 @@ def describe_snapshot(
         external=external,
         environment=environment,
         terminal=terminal,
+        at_work=at_work,
         notes=tuple(notes),
     )
 

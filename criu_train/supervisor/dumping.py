@@ -36,18 +36,21 @@ class Dumper:
         """The dump at work can't come to a good end any more: have it fail at once, and mend what it has begun."""
         self._context.keeper.abandon()
 
-    async def dump(self, trigger: str, *, leave_running: bool = True, limit_s: float | None = None) -> Dumped:
+    async def dump(
+        self, trigger: str, *, leave_running: bool = True, limit_s: float | None = None, at_work: bool | None = None
+    ) -> Dumped:
         """Raises DumpFailedError, and then the tree runs on as if nothing had been asked.
 
         ``limit_s``: for everything together, all tries and waits; without it CRIU has its own time limit.
+        ``at_work``: whether the training is to go on by itself after a restore; None to look what it does.
         """
         deadline = time.monotonic() + limit_s if limit_s is not None else None
         try:
             for pause_s in _PASSING_PAUSES_S:
                 with contextlib.suppress(PassingFailureError):
-                    return await self._try(trigger, leave_running, deadline, patient=self._patient)
+                    return await self._try(trigger, leave_running, deadline, at_work, patient=self._patient)
                 await asyncio.sleep(pause_s)
-            return await self._try(trigger, leave_running, deadline, patient=False)
+            return await self._try(trigger, leave_running, deadline, at_work, patient=False)
         except CriuTrainError:
             raise
         except OSError as error:
@@ -61,8 +64,12 @@ class Dumper:
                 tip="please report it with the store's events.jsonl, which has the details",
             ) from error
 
-    async def _try(self, trigger: str, leave_running: bool, deadline: float | None, *, patient: bool) -> Dumped:
-        self._attempt = attempt = Attempt(self._context, trigger, leave_running=leave_running, patient=patient)
+    async def _try(
+        self, trigger: str, leave_running: bool, deadline: float | None, at_work: bool | None, *, patient: bool
+    ) -> Dumped:
+        self._attempt = attempt = Attempt(
+            self._context, trigger, leave_running=leave_running, patient=patient, at_work=at_work
+        )
         if self._done_by is not None:
             attempt.hurry(self._done_by)
         try:

@@ -11,7 +11,8 @@ from criu_train.criu.connections import TcpPolicy
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Durations in seconds, sizes in bytes. ``every`` None means no timer, ``warmup`` None no trial dump.
+    """Durations in seconds, sizes in bytes. ``every`` None means no timer, ``warmup`` None no trial dump,
+    ``progress_limit`` None that a restored training may stand still for ever.
 
     ``memory_limit``: the most memory kept for captures, None for half of what is free. ``umask``: the training's.
     """
@@ -22,6 +23,7 @@ class RunOptions:
     fresh: bool = False
     on_restore_failure: Literal["cold", "fail"] = "cold"
     max_restarts: int = 3
+    progress_limit: float | None = 600.0
     grace: float = 25.0
     user: str | None = None
     tcp: TcpPolicy = "close-external"

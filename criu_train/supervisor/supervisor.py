@@ -32,8 +32,10 @@ from criu_train.supervisor.progress import Progress
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
 from criu_train.supervisor.schedule import Schedule
+from criu_train.supervisor.standstill import Standstills
 from criu_train.supervisor.start import Start, restorable
 from criu_train.supervisor.state import State, StateFile, boot_id
+from criu_train.supervisor.vigil import Vigil
 from criu_train.supervisor.watching import Outcome, Watcher
 from criu_train.units import seconds_until
 from criu_train.workspace.tracker import Tracker
@@ -68,6 +70,7 @@ class Supervisor:
         self._requests = Requests()
         self._keeper = Keeper(runtime, options.memory_limit, store.seal)
         self._progress = Progress()
+        self._standstills = Standstills(store, options.progress_limit, self._events, reporter)
         self._left_of_interval = seconds_until(before.next_dump_at) if before and before.next_dump_at else None
         image_schema(criu.pycriu)  # a missing or broken one is told before anything runs
         pid = os.getpid()
@@ -133,7 +136,17 @@ class Supervisor:
             life = self._beginner.adopt(start) if isinstance(start, Orphan) else await self._begin(start)
             if life is None:
                 return self._stopped("interrupted while beginning")
-            outcome = await self._watch(life)
+            outcome = await self._watch(
+                life, self._standstills.vigil(life, may_restart=deaths < self._options.max_restarts)
+            )
+            if outcome.how == "stood_still":
+                if self._requests.stop_signal is not None:
+                    return self._stopped("between two restarts")
+                deaths += 1
+                self._state.change(restarts=self._state.state.restarts + 1, init_pid=None, root_pid=None)
+                candidates = self._standstills.candidates
+                start = Start(life.run.command, life.run.cwd, life.run, candidates, "the training stood still")
+                continue
             if (exit_code := self._final_exit_code(outcome)) is not None:
                 return exit_code
             deaths = 1 if self._progress.made(life, outcome) else deaths + 1
@@ -205,13 +218,13 @@ class Supervisor:
 
     # --- watch --------------------------------------------------------------------------------------------------
 
-    async def _watch(self, life: Life) -> Outcome:
+    async def _watch(self, life: Life, vigil: Vigil | None) -> Outcome:
         cell, output = life.cell, self._store.layout.output_log
         try:
             # What was restored has been dumped before: there is nothing to try.
             trial_after = None if life.snapshot else self._options.warmup
             schedule = Schedule(self._options.every, trial_after, left=self._left_of_interval if life.adopted else None)
-            watcher = self._watcher(life, schedule)
+            watcher = self._watcher(life, schedule, vigil)
             follower = self._follow_output(_shown_so_far(output, life))
         except BaseException:
             if not life.adopted:
@@ -228,7 +241,7 @@ class Supervisor:
             if follower is not None:
                 await asyncio.to_thread(follower.stop)
 
-    def _watcher(self, life: Life, schedule: Schedule) -> Watcher:
+    def _watcher(self, life: Life, schedule: Schedule, vigil: Vigil | None) -> Watcher:
         blobs = life.snapshot.files if life.snapshot else None
         policy, seal = self._beginner.policy(life.run), self._store.seal
         tracker = Tracker(policy, life.listing, life.cell.journal, blobs=blobs, seal=seal)
@@ -253,6 +266,7 @@ class Supervisor:
             options=self._options,
             schedule=schedule,
             foresight=None if life.snapshot else Foresight(self._events, self._reporter),
+            vigil=vigil,
         )
 
     def _follow_output(self, start: int) -> OutputFollower | None:

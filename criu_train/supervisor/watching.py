@@ -28,6 +28,7 @@ from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, WantedDump
 from criu_train.supervisor.schedule import Schedule
 from criu_train.supervisor.state import StateFile
+from criu_train.supervisor.vigil import Vigil
 from criu_train.workspace.rollback import forget_old
 
 # What a rollback took away is kept for a week, and the last ten times whatever their age.
@@ -39,18 +40,24 @@ _LATE_S = 10.0
 _HURRY_SHARE = 0.3
 
 
+How = Literal["ended", "preempted", "terminated", "killed", "stood_still"]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Why the cell is gone: the training ended by itself, or we stopped it."""
 
-    how: Literal["ended", "preempted", "terminated", "killed"]
+    how: How
     ended: Ended
     lived_s: float
     snapshots: tuple[tuple[str, float], ...]  # ids, and how long this life had lasted at each
 
 
 class Watcher:
-    """One cell's life. ``state`` and ``events`` tell the outside. ``foresight``: None where there is nothing to try."""
+    """One cell's life. ``state`` and ``events`` tell the outside. ``foresight``: None where there is nothing to try.
+
+    ``vigil``: over a restored training, which has to move before its snapshots replace older ones.
+    """
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class Watcher:
         options: RunOptions,
         schedule: Schedule,
         foresight: Foresight | None = None,
+        vigil: Vigil | None = None,
     ) -> None:
         self._cell = cell
         self._dumper = dumper
@@ -79,6 +87,8 @@ class Watcher:
         self._schedule = schedule
         self._prover = Prover(store, options.prove, events, reporter)
         self._foresight = foresight
+        self._vigil = vigil or Vigil()
+        self._skipped = False
         self._late: asyncio.Future[Any] | None = None
 
     async def watch(self) -> Outcome:
@@ -90,6 +100,7 @@ class Watcher:
 
     async def _watch(self) -> Outcome:
         self._tell_schedule()
+        await self._vigil.look()
         while not self._cell.ended.done():
             if self._requests.stop_signal is not None:
                 return await self._stop()
@@ -97,6 +108,8 @@ class Watcher:
                 if not await self._serve(wanted):
                     return await self._kill()
                 continue
+            if self._vigil.is_to_be_ended():
+                return await self._kill("stood_still")
             await self._wait_for_something()
         return self._outcome("ended")
 
@@ -126,7 +139,7 @@ class Watcher:
         finally:
             stop.cancel()
 
-    def _outcome(self, how: Literal["ended", "preempted", "terminated", "killed"]) -> Outcome:
+    def _outcome(self, how: How) -> Outcome:
         self._requests.refuse_dumps(DumpFailedError("the training has ended", tip="there is nothing left to dump"))
         lived = time.monotonic() - self._began
         return Outcome(how, self._cell.ended.result(), lived, tuple(self._snapshots))
@@ -139,11 +152,29 @@ class Watcher:
     async def _wait_for_something(self) -> None:
         news = asyncio.ensure_future(self._requests.news())
         waits: set[asyncio.Future[Any]] = {news, self._cell.ended}
-        done, _ = await asyncio.wait(waits, timeout=self._schedule.left, return_when=asyncio.FIRST_COMPLETED)
+        pauses = [one for one in (self._schedule.left, self._vigil.pause_s) if one is not None]
+        done, _ = await asyncio.wait(waits, timeout=min(pauses, default=None), return_when=asyncio.FIRST_COMPLETED)
         if not news.done():
             news.cancel()
-        if not done:
+        await self._vigil.look()
+        if done or self._schedule.left != 0.0:
+            return
+        if self._vigil.stands_still:
+            self._skip_dump()
+        else:
             self._requests.dump(self._schedule.trigger)
+
+    def _skip_dump(self) -> None:
+        """It would be like the snapshot that was restored, and in the end there would be no other ones."""
+        self._schedule.dumped(time.monotonic())
+        self._tell_schedule()
+        if not self._skipped:
+            self._skipped = True
+            self._events.append("dump_skipped", trigger=self._schedule.trigger)
+            self._reporter.warning(
+                "no snapshot is taken by the timer before the training moves, it has stood still since its restore",
+                "criu-train dump takes one all the same",
+            )
 
     # --- dumps --------------------------------------------------------------------------------------------------
 
@@ -152,12 +183,15 @@ class Watcher:
         if self._foresight is not None:
             await self._foresight.tell_once(self._cell.root_pid)
         began = time.monotonic()
+        await self._vigil.look()
         try:
-            dumped = await self._dumper.dump(trigger)
+            dumped = await self._dumper.dump(trigger, at_work=self._vigil.stands_still or None)
         except CriuTrainError as error:
             if not isinstance(error, TrainingEndedError):
                 self._dump_failed(trigger, error)
             return error
+        finally:
+            await self._vigil.begin_anew()
         self._dump_succeeded(dumped, time.monotonic() - began)
         with contextlib.suppress(Exception):  # tidying up is worth no failure
             await asyncio.to_thread(self._tidy_up)
@@ -165,7 +199,8 @@ class Watcher:
 
     def _tidy_up(self) -> None:
         """Old snapshots, and what rollbacks kept that no restore of those left can want to know about."""
-        self._store.prune(self._options.keep)
+        if self._vigil.is_over:  # before, those that it may have to go back to must stay
+            self._store.prune(self._options.keep)
         oldest = min(datetime.fromisoformat(one.created_at) for one in self._store.snapshots())
         age_s = (datetime.now(UTC) - oldest).total_seconds() + _AN_HOUR_S
         forget_old(self._store.layout.rollback, older_than_s=max(_KEPT_S, age_s), keep=_KEPT_ROLLBACKS)
@@ -209,7 +244,10 @@ class Watcher:
         self._reporter.stopping(number, left)
         began = time.monotonic()
         # Some of the grace is kept for a training that has to end itself after all.
-        dump = self._dumper.dump("preempt", leave_running=False, limit_s=max(1.0, 0.8 * left))
+        limit_s = max(1.0, 0.8 * left)
+        dump = self._dumper.dump(
+            "preempt", leave_running=False, limit_s=limit_s, at_work=self._vigil.stands_still or None
+        )
         last_dump = asyncio.ensure_future(dump)
         if not await self._requests.patiently(last_dump, self._options.grace):
             self._late = last_dump
@@ -241,10 +279,10 @@ class Watcher:
         if not self._cell.ended.done():
             await self._cell.kill()
 
-    async def _kill(self) -> Outcome:
+    async def _kill(self, how: How = "killed") -> Outcome:
         await self._cell.kill()
         if self._late is not None:
             self._dumper.abandon()
             # It is not cancelled: the packet rules of a CRIU that died have to be lifted first.
             await asyncio.wait({self._late}, timeout=_LATE_S)
-        return self._outcome("killed")
+        return self._outcome(how)
