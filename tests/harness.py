@@ -46,11 +46,11 @@ def workload(name: str, *arguments: object) -> list[str]:
     return [sys.executable, str(path), *map(str, arguments)]
 
 
-def torchrun(*arguments: object) -> list[str]:
+def torchrun(*arguments: object, script: str = "ddp.py") -> list[str]:
     """Two gloo ranks on the loopback interface."""
     launcher = "--nnodes 1 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0 --local-addr 127.0.0.1"
-    script = [str(WORKLOADS / "ddp.py"), *map(str, arguments)]
-    return [sys.executable, "-m", "torch.distributed.run", *launcher.split(), *script]
+    call = [str(WORKLOADS / script), *map(str, arguments)]
+    return [sys.executable, "-m", "torch.distributed.run", *launcher.split(), *call]
 
 
 def environment(**more: str) -> dict[str, str]:

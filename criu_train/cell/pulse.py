@@ -17,7 +17,7 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _WAITS = "SZXP"  # asleep, ended, parked: not running, stopped, traced, or held by a disk
 _NO_FILES = ("/dev/", "/proc/", "/sys/", "/memfd:")
 # What a thread that only looks around now and then does not use: a share of one processor, and no less than three
-# ticks, in which the kernel counts. PyTorch's launcher, which looks after its workers ten times a second, needs 1 %.
+# ticks, in which the kernel counts. PyTorch's launcher looks after its workers ten times a second, and uses 1 %.
 _MOVES, _LEAST_S = 0.02, 0.03
 # What one that is at work uses at least.
 _WORKS = 0.1

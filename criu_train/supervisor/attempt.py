@@ -44,7 +44,7 @@ from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.room import check_room
 from criu_train.supervisor.surveying import LAST_LIMIT_S, LIMIT_S, survey_in_time
-from criu_train.supervisor.vigil import works
+from criu_train.supervisor.vigil import at_work
 from criu_train.workspace.listing import LISTING, Listing, listing_to_json
 from criu_train.workspace.tracker import Tracker
 
@@ -137,8 +137,8 @@ class Attempt:
             precopy = asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
             limit_s = LIMIT_S if self._leave_running else LAST_LIMIT_S
             looking = survey_in_time(self._pids, context.run, self._earlier, limit_s)
-            at_work = works(self._pids) if self._at_work is None else asyncio.sleep(0, self._at_work)
-            _, self._environment, self._at_work = await asyncio.gather(precopy, looking, at_work)
+            working = at_work(self._pids, self._at_work)
+            _, self._environment, self._at_work = await asyncio.gather(precopy, looking, working)
             reached("dump-copied")
             usual_s = context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
             ended = await self._run_criu(draft, usual_s, deadline)

@@ -65,10 +65,11 @@ class Standstills:
             lambda: take_pulse(life.cell.tree(), output),
             self._limit_s,
             on_motion=self._fallback.forget,
-            to_be_ended=lambda: self._to_be_ended(life, may_restart),
+            to_be_ended=lambda: self.to_be_ended(life, may_restart=may_restart),
         )
 
-    def _to_be_ended(self, life: Life, may_restart: bool) -> bool:
+    def to_be_ended(self, life: Life, *, may_restart: bool) -> bool:
+        """Tell that this one has stood still for the limit, and choose ``candidates``; False to leave it running."""
         still, limit = life.snapshot, self._limit_s
         assert still is not None and limit is not None
         left = self._fallback.left

@@ -18,8 +18,10 @@ _MOTIONS = 10
 _GLANCE_S = 0.25
 
 
-async def works(pids: Sequence[int]) -> bool:
+async def at_work(pids: Sequence[int], known: bool | None) -> bool:
     """Whether these processes are at work just now; one that only waits for a moment may be taken for idle."""
+    if known is not None:
+        return known
     before = await asyncio.to_thread(threads_of, pids)
     began = time.monotonic()
     await asyncio.sleep(_GLANCE_S)

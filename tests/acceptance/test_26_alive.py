@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
 import pytest
-from harness import Job, until, workload
+from harness import Job, torchrun, until, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -19,6 +19,7 @@ StartJob = Callable[..., Job]
 
 STEPS = 5000
 TRAINING = workload("stuck.py", STEPS)
+RANKS = torchrun(STEPS, script="stuck.py")
 LIMIT_S = 3.0
 LIMIT = ("--progress-limit", f"{LIMIT_S:g}s")
 
@@ -33,16 +34,18 @@ def wake(job: Job) -> None:
     os.close(os.open(job.place / "wake", os.O_RDWR))
 
 
-def begun(start_job: StartJob) -> Job:
-    job = start_job(TRAINING, "--every", "1h", *LIMIT)
+def begun(start_job: StartJob, command: Sequence[str] = TRAINING) -> Job:
+    job = start_job(command, "--every", "1h", *LIMIT)
     os.mkfifo(job.place / "wake")
     job.wait_for_step(10)
     return job
 
 
-def killed(start_job: StartJob, snapshots: int = 2) -> tuple[Job, list[str], list[int]]:
+def killed(
+    start_job: StartJob, snapshots: int = 2, command: Sequence[str] = TRAINING
+) -> tuple[Job, list[str], list[int]]:
     """A job that was at work at each dump; the ids of its snapshots, oldest first, and a step before each."""
-    job = begun(start_job)
+    job = begun(start_job, command)
     ids, steps = [], []
     for _ in range(snapshots):
         steps.append(job.steps())
@@ -73,8 +76,9 @@ def said(job: Job) -> str:
     return " ".join(job.said().split())
 
 
-def test_an_older_snapshot_is_tried_when_the_newest_stands_still(start_job: StartJob) -> None:
-    job, [older, newest], [_, later] = killed(start_job)
+@pytest.mark.parametrize("command", [TRAINING, pytest.param(RANKS, marks=pytest.mark.torch)], ids=["one", "ranks"])
+def test_an_older_snapshot_is_tried_when_the_newest_stands_still(start_job: StartJob, command: Sequence[str]) -> None:
+    job, [older, newest], [_, later] = killed(start_job, command=command)
     stuck_from(job, later)
     job.start()
     assert job.wait_for_restore()["restored_from"] == newest

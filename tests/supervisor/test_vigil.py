@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from criu_train.cell.pulse import Pulse, Thread
-from criu_train.supervisor.standstill import Fallback
+from criu_train.supervisor import standstill
+from criu_train.supervisor.standstill import Fallback, Standstills
 from criu_train.supervisor.vigil import Vigil
 
 LIMIT_S = 30.0  # looked at each second
@@ -107,14 +109,61 @@ async def test_without_anything_to_look_at_nothing_stands_still() -> None:
 
 
 def snapshot(sequence: int, *, at_work: bool | None = True) -> Any:
-    return SimpleNamespace(id=str(sequence), sequence=sequence, manifest=SimpleNamespace(at_work=at_work))
+    told = SimpleNamespace(at_work=at_work)
+    return SimpleNamespace(id=str(sequence), sequence=sequence, status="complete", manifest=told)
+
+
+A, B, C, D = map(snapshot, (1, 2, 3, 4))
+
+
+class Anything:
+    """Takes whatever it is told."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+def life(of: Any, *, unsaved: tuple[str, ...] = (), adopted: bool = False) -> Any:
+    return SimpleNamespace(run=None, cell=None, snapshot=of, listing=SimpleNamespace(unsaved=unsaved), adopted=adopted)
+
+
+def standstills(monkeypatch: pytest.MonkeyPatch, *snapshots: Any, limit_s: float | None = LIMIT_S) -> Standstills:
+    """Of a store with these snapshots, newest first."""
+    monkeypatch.setattr(standstill, "restorable", lambda *_: snapshots)
+    store: Any = SimpleNamespace(layout=SimpleNamespace(output_log=Path("output.log")))
+    anything: Any = Anything()
+    return Standstills(store, limit_s, anything, anything)
+
+
+@pytest.mark.parametrize(
+    ("unsaved", "may_restart", "ended"), [((), True, True), (("data.bin",), True, False), ((), False, False)]
+)
+def test_none_is_ended_whose_files_could_not_be_put_back_or_that_may_not_be_restarted(
+    monkeypatch: pytest.MonkeyPatch, unsaved: tuple[str, ...], may_restart: bool, ended: bool
+) -> None:
+    stood = standstills(monkeypatch, C, B, A)
+    assert stood.to_be_ended(life(C, unsaved=unsaved), may_restart=may_restart) == ended
+    assert bool(stood.candidates) == ended
+
+
+def test_the_way_back_is_open_even_if_no_more_restarts_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stood = standstills(monkeypatch, C, B, A)
+    assert stood.to_be_ended(life(C), may_restart=True)
+    assert stood.to_be_ended(life(B, unsaved=("data.bin",)), may_restart=False)
+    assert stood.candidates == (C, B, A)
+    assert not stood.to_be_ended(life(C), may_restart=True)
+
+
+def test_a_vigil_is_kept_only_over_what_is_known_to_have_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    stood = standstills(monkeypatch)
+    assert stood.vigil(life(C), may_restart=True) is not None
+    others = [life(None), life(C, adopted=True), life(snapshot(1, at_work=False)), life(snapshot(1, at_work=None))]
+    assert [stood.vigil(other, may_restart=True) for other in others] == [None] * 4
+    assert standstills(monkeypatch, limit_s=None).vigil(life(C), may_restart=True) is None
 
 
 def ids(chosen: tuple[Any, ...]) -> list[str]:
     return [one.id for one in chosen]
-
-
-A, B, C, D = map(snapshot, (1, 2, 3, 4))
 
 
 def test_one_older_is_tried_then_the_newest_again_and_no_more() -> None:
