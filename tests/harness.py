@@ -132,7 +132,7 @@ class Job:
         self.env = {**(env or {}), JOB_MARK: uuid.uuid4().hex}
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
-        self.started_at = 0.0
+        self._told_before: tuple[int, int] | None = None
 
     # -- starting and asking ------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Job:
         """Start ``run`` (or what ``arguments`` say) as its own session, its output in ``console-N.log``."""
         assert self.process is None or self.process.poll() is not None, "the job runs already"
         self.starts += 1
-        self.started_at = time.time() - 0.01  # times of files lag behind the clock by a tick
+        self._told_before = self._told()
         call = arguments or ["run", *self.options, *options, "--", *self.command]
         with open(self.console, "wb") as console:
             self.process = subprocess.Popen(
@@ -190,12 +190,19 @@ class Job:
 
     def supervisor(self) -> dict[str, Any]:
         """``supervisor.json``, or nothing while the last start's supervisor has not written it."""
-        path = self.store / "supervisor.json"
+        # By which file it is rather than by the PID in it: PIDs come again, and the clock may be set.
+        if self._told() == self._told_before:
+            return {}
         try:
-            # By its time rather than by the PID in it: PIDs come again.
-            return dict(json.loads(path.read_text())) if path.stat().st_mtime >= self.started_at else {}
+            return dict(json.loads((self.store / "supervisor.json").read_text()))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
+
+    def _told(self) -> tuple[int, int] | None:
+        with contextlib.suppress(FileNotFoundError):
+            status = (self.store / "supervisor.json").stat()
+            return status.st_ino, status.st_mtime_ns
+        return None
 
     def contents(self) -> dict[str, str]:
         """What the training left in its working directory (see ``contents``)."""

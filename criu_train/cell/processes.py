@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import psutil
 
 
 def children(pid: int) -> list[int]:
@@ -38,11 +37,14 @@ def pid_in_cell(pid: int) -> int | None:
 
 
 def start_time(pid: int) -> float | None:
-    """When the process started (seconds since the epoch), which tells it from a later one of the same PID."""
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
+    """When the process started, in seconds since boot, which tells it from a later one of the same PID.
+
+    Not by the clock: that may be set meanwhile.
+    """
+    with contextlib.suppress(OSError):
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
+        return int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
+    return None
 
 
 def dumpable_bytes(pids: Sequence[int]) -> int:

@@ -46,11 +46,14 @@ class State:
 
     def supervisor_alive(self) -> bool:
         """Whether the very process that wrote this still lives."""
-        return _alive(self.supervisor_pid, self.supervisor_started)
+        return self._is_of_this_boot() and _alive(self.supervisor_pid, self.supervisor_started)
 
     def cell_alive(self) -> bool:
         """Whether the cell's init still lives."""
-        return _alive(self.init_pid, self.init_started)
+        return self._is_of_this_boot() and _alive(self.init_pid, self.init_started)
+
+    def _is_of_this_boot(self) -> bool:
+        return self.boot_id in (None, boot_id())
 
 
 def _alive(pid: int | None, started: float | None) -> bool:

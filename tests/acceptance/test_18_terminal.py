@@ -75,7 +75,6 @@ def test_the_terminal_follows_the_size_of_ours_also_after_a_restore(start_job: S
                 pass
 
     columns(100)
-    job.started_at -= 1000
     job.process = subprocess.Popen(
         [
             "setsid",
