@@ -13,7 +13,7 @@ from criu_train.cell.cell import Cell
 from criu_train.cell.records import CellSpec
 from criu_train.criu.find import Criu
 from criu_train.cuda.command import load_driver
-from criu_train.errors import RestoreFailedError
+from criu_train.errors import RestoreFailedError, StoreError
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.snapshot import Snapshot
@@ -79,7 +79,7 @@ class Beginner:
         self._journal = Path()
 
     async def begin(self, start: Start) -> Life:
-        """Raises RestoreFailedError where a failed restore is to be the end, CommandNotRunnableError, OSError."""
+        """Raises RestoreFailedError where a failed restore is to be the end, CommandNotRunnableError, StoreError."""
         if start.run is not None and start.candidates:
             if (life := await self._restore(start, start.run)) is not None:
                 return life
@@ -89,7 +89,13 @@ class Beginner:
                     tip="mend what the table names and run again, or start over with --fresh",
                 )
             start = replace(start, reason="no snapshot could be restored")
-        return await self._start_cold(start)
+        try:
+            return await self._start_cold(start)
+        except OSError as error:
+            raise StoreError(
+                f"the training could not be begun: {error.strerror or error}",
+                tip="see that the disk of the store has room and works, then run the same command again",
+            ) from error
 
     def policy(self, run: Run) -> WorkspacePolicy:
         """What belongs to the workspace of this run."""

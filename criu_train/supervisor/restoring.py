@@ -27,6 +27,7 @@ from criu_train.store.dump_log import read_log
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
+from criu_train.supervisor.blame import blame_the_snapshot
 from criu_train.supervisor.devices import Devices
 from criu_train.supervisor.feeding import ArchiveLostError, Feeder
 from criu_train.supervisor.fitting import fit, verified
@@ -90,16 +91,14 @@ class Restorer:
         self.attempts: list[Attempt] = []
 
     async def restore_first_that_works(self, snapshots: Sequence[Snapshot]) -> Restored | None:
-        """None when none works; ``attempts`` then tells why."""
+        """None when none works; ``attempts`` then tells why. Raises CriuTrainError for what is no snapshot's fault."""
         for snapshot in snapshots:
             try:
                 restored = await self._restore_patiently(snapshot)
             except (UndoFailedError, EnvironmentUnfitError, ArchiveLostError):
                 raise  # no snapshot's fault
-            except CriuTrainError as error:
-                self.attempts.append(Attempt(snapshot.id, str(error), error.tip))
-            except OSError as error:
-                self.attempts.append(Attempt(snapshot.id, f"{error.strerror}: {error.filename}"))
+            except (CriuTrainError, OSError) as error:
+                self.attempts.append(Attempt(snapshot.id, *blame_the_snapshot(error, self._store)))
             else:
                 _release_peers(snapshot)
                 self.attempts.append(Attempt(snapshot.id, None))
