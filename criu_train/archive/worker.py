@@ -115,7 +115,10 @@ def _told(error: Exception) -> dict[str, str]:
         return {"problem": str(error), "tip": error.tip}
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return {"problem": "the disk is full", "tip": "free some space, or put the store elsewhere with --store"}
-    traceback.print_exception(error)
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS, errno.EDQUOT):
+        return {"problem": f"the disk refuses: {error.strerror}", "tip": "check the disk that holds the store"}
+    with contextlib.suppress(OSError):  # the disk that the log is on may be as full
+        traceback.print_exception(error)
     return {
         "problem": str(error) or repr(error),
         "tip": f"please report it; {_log()} has the details while this run goes on",

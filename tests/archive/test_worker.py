@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from criu_client import Dumping, Restoring
 
 from criu_train.archive.archivist import Archivist, CaptureSummary
 from criu_train.archive.captured import PAGE
+from criu_train.archive.worker import _told
 from criu_train.errors import DumpFailedError, RestoreFailedError
 from criu_train.store.digest import digest_file
 
@@ -353,3 +355,12 @@ async def test_a_worker_that_can_not_start_says_why(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sys, "path", ["/nowhere"])
     with pytest.raises(DumpFailedError, match="ModuleNotFoundError"):
         await Archivist.start(tmp_path, memory_limit=None)
+
+
+def test_a_failure_is_told_even_where_its_details_can_not_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = open("/dev/full", "w", buffering=1)
+    monkeypatch.setattr(sys, "stderr", full)
+    told = _told(ValueError("a mistake of ours"))
+    with contextlib.suppress(OSError):
+        full.close()
+    assert told["problem"] == "a mistake of ours"

@@ -19,6 +19,7 @@ MANY = 10_000
 MAY_SET_CLOCK = "FAULTS_MAY_SET_CLOCK"
 # What makes bytes and names durable; a supervisor does little else to a disk that can go wrong late.
 SYNCING = "fsync,fdatasync,rename,renameat,renameat2"
+# The first one of a thread may be no disk's: it wakes another thread.
 WRITING = "write,pwrite64,fsync"
 Heal = Callable[[], None]
 Strike = Callable[[Job], Heal]
@@ -113,7 +114,7 @@ def _removed(group: Path) -> bool:
 
 
 def fail_with_eio(who: Who, calls: str, after: int = 0) -> Strike:
-    """These system calls of one process fail, but for so many that each of its threads makes first."""
+    """These system calls of one process fail, but for so many of each kind that a thread makes first."""
 
     def strike(job: Job) -> Heal:
         [process] = somebody(job, who)
@@ -129,10 +130,12 @@ def fail_with_eio(who: Who, calls: str, after: int = 0) -> Strike:
             return all(f"TracerPid:\t{tracer.pid}\n" in state for state in states)
 
         def heal() -> None:
-            time.sleep(STRUCK_S)
-            tracer.terminate()
-            tracer.wait(10)
-            assert "(INJECTED)" in log.read_text(), "no system call has failed"
+            try:
+                until(lambda: "(INJECTED)" in log.read_text(), f"a call to fail\n{job.history()}", 30)
+                time.sleep(STRUCK_S)
+            finally:
+                tracer.terminate()
+                tracer.wait(10)
 
         until(traced, "strace to be at work")
         return heal
