@@ -36,7 +36,6 @@ from criu_train.store.snapshot import (
     PACKS,
     Snapshot,
     read_image,
-    read_snapshot,
 )
 from criu_train.units import utc_now_iso
 
@@ -120,14 +119,15 @@ class Draft:
                 stored_bytes=sum(one.size for one in stored.values()),
                 added_bytes=sum(one.size for name, one in stored.items() if self._is_new(name)),
                 files=stored,
-            ).to_json()
-            write_atomic(self.path / MANIFEST, manifest, disk=self._disk)
+            )
+            data = manifest.to_json()
+            write_atomic(self.path / MANIFEST, data, disk=self._disk)
             self._disk.reached("manifest-written")
             self._disk.reached("before-marker")
             with self._ending:
                 if self._given_up:
                     raise OSError(errno.ECANCELED, "it was given up meanwhile")
-                write_atomic(self.path / MARKER, self.seal.vouch(manifest).encode() + b"\n", disk=self._disk)
+                write_atomic(self.path / MARKER, self.seal.vouch(data).encode() + b"\n", disk=self._disk)
                 self._complete = True
         except OSError as error:
             raise DumpFailedError(
@@ -140,7 +140,8 @@ class Draft:
                 self.dump_log.unlink(missing_ok=True)
             (self.path / OWNER).unlink()
         self._disown()
-        return read_snapshot(self.path, seal=self.seal)
+        # As it was written: the disk may be away by now, and the snapshot is complete.
+        return Snapshot(self.path, self.id, self.sequence, "complete", None, manifest, seal=self.seal)
 
     def discard(self, reason: str) -> None:
         """Give the draft up: only CRIU's log and the reason stay, until the next prune. Never raises OSError.

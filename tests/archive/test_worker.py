@@ -358,7 +358,7 @@ async def test_a_worker_that_can_not_start_says_why(tmp_path: Path, monkeypatch:
 
 
 def test_a_failure_is_told_even_where_its_details_can_not_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = open("/dev/full", "w", buffering=1)
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - it can't be closed without an error
     monkeypatch.setattr(sys, "stderr", full)
     told = _told(ValueError("a mistake of ours"))
     with contextlib.suppress(OSError):

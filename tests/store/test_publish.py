@@ -97,6 +97,19 @@ def test_a_power_cut_right_after_a_publish_leaves_the_snapshot_complete(tmp_path
     assert found == [{snapshot.id: []}] * 3
 
 
+def test_a_store_that_is_taken_away_right_after_the_marker_makes_a_publish_no_failure(tmp_path: Path) -> None:
+    Store.create_or_open(tmp_path / "store")
+
+    class Taken(Disk):
+        def reached(self, point: str) -> None:
+            if point == "after-marker":
+                (tmp_path / "store").rename(tmp_path / "away")
+
+    snapshot = add(Store.open(tmp_path / "store", Taken()))
+    assert (snapshot.status, snapshot.manifest and snapshot.manifest.id) == ("complete", snapshot.id)
+    assert verify(Store.open(tmp_path / "away").find("latest")) == []
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_a_supervisor_killed_while_it_publishes_leaves_the_previous_snapshot_complete(store: Store, point: str) -> None:
     previous = add(store)
