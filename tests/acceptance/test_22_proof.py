@@ -65,6 +65,31 @@ def test_trials_beside_a_training_with_workers_leave_it_as_it_is(
     is_tried_again_and_again(job, 5, file)
 
 
+@pytest.mark.torch
+@pytest.mark.faults
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (workload("examples/digits/train.py", "--epochs", 150, "--delay", 0.12), "metrics.jsonl"),
+        (torchrun("--steps", 12_000, "--delay", 0.05), "rank0.jsonl"),
+    ],
+    ids=["data loader", "ddp"],
+)
+def test_a_training_that_fifty_trials_went_on_beside_ends_as_the_undisturbed_one(
+    start_job: StartJob, command: Sequence[str], file: str, undisturbed: Reference
+) -> None:
+    """Ten minutes each: ``pytest -m faults tests/acceptance/test_22_proof.py``."""
+    job = start_job(command, "--every", "1h")
+    job.wait_for_step(10, file)
+    is_tried_again_and_again(job, 50, file)
+    assert job.status()["restarts"] == 0
+    assert job.finish(1200) == 0
+    reference = undisturbed([*command[:-1], "0"])  # without its rests
+    assert job.contents() == reference.contents
+    assert job.output() == reference.output
+
+
 def test_a_snapshot_that_cannot_be_restored_any_more_is_told_with_the_reason_and_shown(
     start_job: StartJob, place: Path
 ) -> None:
