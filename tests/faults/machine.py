@@ -54,8 +54,11 @@ def turn_clock(by_s: int) -> Strike:
         _set_clock(right_ns + by_s * 10**9)
 
         def heal() -> None:
-            time.sleep(STRUCK_S)
-            _set_clock(right_ns)
+            try:
+                time.sleep(STRUCK_S)
+                assert job.status()["state"] != "lost", "the supervisor was taken for another process"
+            finally:
+                _set_clock(right_ns)
 
         return heal
 
