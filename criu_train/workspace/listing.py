@@ -151,4 +151,6 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
 
 def _entry_from_json(content: Mapping[str, Any]) -> Entry:
     parts = content.get("parts")
+    if "/" in (content.get("held_as") or ""):
+        raise ValueError("the name of a held file leads elsewhere")
     return Entry(**{**content, "parts": None if parts is None else tuple(Part(*part) for part in parts)})

@@ -81,3 +81,11 @@ def test_a_directory_above_through_which_others_could_swap_the_store_is_named(tm
     assert swappable(store) == f"{above} belongs to user id 4242"
     (tmp_path / "link").symlink_to(store)
     assert swappable(tmp_path / "link") == f"{above} belongs to user id 4242"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "COMPLETE"])
+def test_no_link_is_followed_to_a_manifest_or_marker_elsewhere(store: Store, tmp_path: Path, name: str) -> None:
+    one = add(store)
+    (one.path / name).rename(tmp_path / "elsewhere")
+    (one.path / name).symlink_to(tmp_path / "elsewhere")
+    assert store.snapshots()[0].status == "corrupt"

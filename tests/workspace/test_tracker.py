@@ -316,7 +316,9 @@ def test_listings_of_another_version_or_garbled_ones_are_refused_with_a_tip(shop
     shop.start()
     path = shop.take().path / "listing.json"
     content = json.loads(path.read_bytes())
-    for damaged in (json.dumps({**content, "version": 2}), json.dumps({**content, "entries": [{}]}), "{", "[]"):
+    elsewhere = [{**content["entries"][0], "held_as": "../../../etc/shadow"}]
+    changes: tuple[dict[str, object], ...] = ({"version": 2}, {"entries": [{}]}, {"entries": elsewhere})
+    for damaged in (*(json.dumps(content | change) for change in changes), "{", "[]"):
         path.write_text(damaged)
         with pytest.raises(StoreError) as refusal:
             read_listing(path)
