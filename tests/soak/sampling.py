@@ -55,7 +55,7 @@ class Sampler:
     def _read(self) -> Iterator[tuple[str, Reading]]:
         for name, who in WATCHED.items():
             (process,) = self._one(who)
-            life = f"{process.pid} {process.create_time()}"
+            life = f"{process.pid} {started(process.pid)}"
             yield f"{name}: descriptors", Reading(process.num_fds(), life)
             yield f"{name}: threads", Reading(process.num_threads(), life)
             yield f"{name}: memory, MiB", Reading(process.memory_info().rss / (1 << 20), life)
@@ -94,6 +94,11 @@ class Sampler:
         ours = str(self._job.supervisor().get("control", "")).rpartition("/")[2].removesuffix(".sock")
         new = set(os.listdir(RUNTIME)) - self._runtime_before
         return [name for name in new if name.startswith(ours) or (name.startswith("a-") and not locked(RUNTIME / name))]
+
+
+def started(pid: int) -> str:
+    """In ticks since the machine's start: the clock, which psutil counts from, is set now and then."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
 def lines(path: str) -> int:
