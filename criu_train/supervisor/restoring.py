@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ class Restored:
     notes: tuple[str, ...]
 
 
+class CutShortError(RestoreFailedError):
+    """Somebody killed what was restoring, or what had just been restored: another try may well succeed."""
+
+
 class UndoFailedError(CriuTrainError):
     """The files are neither as they were nor as at a cut: nothing may run on them."""
 
@@ -107,9 +112,9 @@ class Restorer:
         return None
 
     async def _restore_patiently(self, snapshot: Snapshot) -> Restored:
-        """Again with another process when the one that hands out the images was lost."""
+        """Again when somebody was killed that took part: the cell, CRIU, the process that hands out the images."""
         for _ in range(_TRIES - 1):
-            with contextlib.suppress(ArchiveLostError):
+            with contextlib.suppress(ArchiveLostError, CutShortError):
                 return await self._restore(snapshot)
         return await self._restore(snapshot)
 
@@ -151,7 +156,7 @@ class Restorer:
                             await asyncio.to_thread(again.undo)
                 await asyncio.to_thread(_undo, rollback)
                 if isinstance(error, ConnectionError):
-                    raise RestoreFailedError(
+                    raise CutShortError(
                         "the cell was lost while CRIU restored into it", tip="look into the kernel's log (dmesg)"
                     ) from error
                 raise
@@ -195,7 +200,8 @@ class Restorer:
         text = log.read_text(errors="replace") if log.exists() else ""
         if ended.timed_out or ended.code != 0:
             explanation = explain(text, ended.code, timed_out=ended.timed_out)
-            raise RestoreFailedError(explanation.what, tip=explanation.tip)
+            killed = ended.code == -signal.SIGKILL and not ended.timed_out
+            raise (CutShortError if killed else RestoreFailedError)(explanation.what, tip=explanation.tip)
         if manifest.cuda:
             await Devices(cell, self._store.layout.root).restored(manifest.memory_bytes)
         log.unlink(missing_ok=True)
@@ -222,7 +228,7 @@ async def _see_alive(cell: Cell) -> None:
     with contextlib.suppress(TimeoutError):
         ended = await asyncio.wait_for(asyncio.shield(cell.ended), _ALIVE_AFTER_S)
         if ended.code < 0:
-            raise RestoreFailedError(
+            raise (CutShortError if ended.code == -signal.SIGKILL else RestoreFailedError)(
                 f"the restored training was killed by signal {-ended.code} at once",
                 tip="did the machine, its libraries or its devices change since the snapshot?",
             )

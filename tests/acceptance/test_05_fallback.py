@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Reference, StartJob
-from harness import Job, workload
+from harness import JOB_MARK, Job, marked, until, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -226,3 +227,25 @@ def test_a_restore_that_waits_for_a_lock_in_vain_says_so(start_job: StartJob) ->
     assert "a file lock that another program" in " ".join(job.said().replace("│", " ").split())
     job.start()
     job.wait_for_restore()
+
+
+def restoring(job: Job) -> psutil.Process | None:
+    """The CRIU that restores right now."""
+    for process in marked(f"{JOB_MARK}={job.env[JOB_MARK]}"):
+        with contextlib.suppress(psutil.Error):
+            if "restore" in process.cmdline() and any(word.endswith("/criu") for word in process.cmdline()):
+                return process
+    return None
+
+
+def test_a_restore_whose_criu_is_killed_is_tried_again_rather_than_begun_from_the_start(start_job: StartJob) -> None:
+    """It is no fault of the only snapshot there is."""
+    job = start_job([*TRAINING, "--memory", "300"], "--every", "1h")
+    job.wait_for_step(5)
+    only = job.dump()
+    job.kill_everything()
+    job.start()
+    found = until(lambda: restoring(job), "a CRIU that restores", 30)
+    found.kill()
+    assert job.wait_for_restore()["restored_from"] == only
+    job.wait_for_progress(3)

@@ -193,6 +193,7 @@ def test_a_disaster_during_a_restore_is_followed_by_another_restore(
         job.start()
     job.wait_for_restore()
     job.wait_for_progress(3)
+    assert restored_from(job) == 2, f"the newest snapshot was passed over\n{job.history()}"
     outcome = f"restored from snapshot {restored_from(job)}"
     as_if_nothing_had_been(job, undisturbed)
     case.disaster.leaves(job)
