@@ -26,6 +26,7 @@ def proven(job: Job, snapshot: str) -> bool | None:
 
 def verify(job: Job, *which: str) -> tuple[bool, list[str]]:
     told = job.tell("snapshot", "verify", "--deep", "--json", *which, limit_s=120)
+    assert told.out, told.err
     [result] = told.json()
     assert told.code == (0 if result["ok"] else 1)
     return result["ok"], result["problems"]
