@@ -31,6 +31,7 @@ from criu_train.criu.find import find_criu
 from criu_train.criu.images import Images
 from criu_train.errors import CriuTrainError, RestoreFailedError, StoreError
 from criu_train.store.manifest import Manifest, Summary
+from criu_train.store.seal import KeyedSeal, SealError
 from criu_train.store.shape import misfit
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import StoreState
@@ -121,6 +122,16 @@ def test_journals(tmp_path: Path) -> None:
         path.write_bytes(data)
         for record in read_records(path, 0):
             assert isinstance(record["what"], list)
+
+
+def test_sealed_pieces() -> None:
+    seal = KeyedSeal(bytes(32))
+    valid = bytes(seal.seal(b"a page of the training" * 20, "here"))
+
+    def read(data: bytes) -> None:
+        assert seal.unseal(data, "here") == b"a page of the training" * 20
+
+    survives(read, spoiled_bytes(valid, COUNT, 20), SealError)
 
 
 @pytest.fixture
