@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +11,35 @@ from pathlib import Path
 from criu_train.criu.images import Images, Task
 
 _NAMED = 5  # in a line
+_STOPPED = "TtZX"
+_PAUSE_S = 0.02
 
 
-def differences(images: Images, proc: Path = Path("/proc")) -> Iterator[str]:
-    """In words, one each; none where the tree is the one that was dumped. PIDs are those of ``proc``."""
+def differences(images: Images, proc: Path = Path("/proc"), *, settle_s: float = 0.0) -> Iterator[str]:
+    """In words, one each; none where the tree is the one that was dumped. PIDs are those of ``proc``.
+
+    ``settle_s``: how long tasks may take to stop, each of which was told to before it could run a line: where
+    processors are short it comes to its stop a while later.
+    """
+    until = time.monotonic() + settle_s
     for task in images.tasks():
         try:
-            yield from _of_task(images, task, proc / str(task.pid))
+            yield from _of_task(images, task, proc / str(task.pid), until)
         except FileNotFoundError:
             yield f"process {task.pid} ({task.comm}) is not there"
 
 
-def _of_task(images: Images, task: Task, proc: Path) -> Iterator[str]:
+def _status(proc: Path) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+
+
+def _of_task(images: Images, task: Task, proc: Path, until: float) -> Iterator[str]:
     name = f"process {task.pid} ({task.comm})"
-    status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+    while (status := _status(proc))["State"][0] not in _STOPPED and time.monotonic() < until:
+        time.sleep(_PAUSE_S)
     if status["State"][0] in "ZX":  # has neither maps nor descriptors
         return
-    if status["State"][0] not in "Tt":
+    if status["State"][0] not in _STOPPED:
         yield f"{name} is not stopped: {status['State']}"
     threads = {int(path.name) for path in (proc / "task").iterdir()}
     if threads != set(task.threads):

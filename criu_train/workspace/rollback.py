@@ -111,6 +111,8 @@ class Rollback:
         except StrayedError:
             self.warnings += (f"left as it is, since something else was put in its way: {step.path}",)
         except OSError as error:
+            if step.verb == "move" and error.errno == errno.ENOENT:  # it went by itself, which is as good
+                return False
             if step.verb != "move" or error.errno not in (errno.EPERM, errno.EBUSY, errno.EROFS):
                 raise
             self.warnings += (f"newer than the snapshot and can't be moved away ({error.strerror}): {step.path}",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,15 @@ def test_what_is_not_as_the_images_say_is_told(proc: Path, images: Told, word: s
 def test_a_process_that_runs_is_told(proc: Path) -> None:
     (proc / "7/status").write_text("State:\tR (running)\nPPid:\t3\n")
     assert "is not stopped" in next(differences(Told((WHOLE,), MAPS), proc))
+
+
+def test_a_task_that_comes_to_its_stop_late_is_waited_for(proc: Path) -> None:
+    """On a busy machine one that was told to stop before its first line is still on its way there."""
+    status = proc / "7/status"
+    status.write_text(status.read_text().replace("T (stopped)", "R (running)"))
+    assert list(differences(Told((WHOLE,), MAPS), proc)) == ["process 7 (x) is not stopped: R (running)"]
+    (proc / "later").write_text("Name:\tx\nState:\tT (stopped)\nPPid:\t3\n")
+    stop = threading.Timer(0.2, (proc / "later").replace, [status])
+    stop.start()
+    assert list(differences(Told((WHOLE,), MAPS), proc, settle_s=10)) == []
+    stop.join()

@@ -460,3 +460,25 @@ def test_output_of_an_earlier_run_is_set_aside_before_a_cold_start(shop: Worksho
     assert where is not None and (where / "files" / "output.log").read_text() == "old lines\n"
     assert not log.exists()
     assert recover_unfinished(shop.store / "rollback") == []
+
+
+def test_what_goes_by_itself_before_it_is_moved_away_is_no_failure(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who tidies up, or the living job below a trial restore's view of its files."""
+    shop.start()
+    shop.ours(["write", "kept", "as it was"])
+    taken = shop.take()
+    shop.ours(["write", "newer", "x"], ["write", "another", "y"])
+    shop.kill(at_rest=True)
+
+    def reached(moment: str) -> None:
+        if moment == "rollback-recorded":
+            (shop.work / "newer").unlink()
+
+    monkeypatch.setattr("criu_train.workspace.rollback.reached", reached)
+    rollback = shop.roll_back(taken)
+    assert shop.state() == taken.state
+    rollback.undo()
+    assert not (shop.work / "newer").exists()
+    assert (shop.work / "another").read_text() == "y"
