@@ -57,6 +57,8 @@ TOLERATED = {
     "supervisor: threads": 2,
     # What was loaded late, and what an allocator keeps of what it was once given.
     "supervisor: memory, MiB": 8,
+    # It holds each file that is written to all the time, as long as it is: a log, the output.
+    "init: descriptors": 2,
     # The names of files that it has told of once.
     "init: memory, MiB": 0.5,
     # As much as the largest dump has needed, which depends on how many of the training's processes it met.
