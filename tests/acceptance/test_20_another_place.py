@@ -120,8 +120,8 @@ def test_an_imported_run_goes_on_twice_beside_its_files_and_keeps_its_store_and_
     try:
         job.start()
         job.wait_for_restore()
-        job.wait_for_progress()
-        until(lambda: "step 30 " in job.said(), "what the training prints")
+        made = job.wait_for_progress()
+        until(lambda: f"step {made} " in job.said(), "what the training prints")
         job.kill_everything()
         kept = sorted(path.name for path in (job.store / "journals").iterdir())
         job.start()
