@@ -67,7 +67,7 @@ TOLERATED = {
     # A file that is appended to has up to 64 parts, then it is cut anew. There are two of these.
     "store: parts of saved files": 140,
     # Images of more processes, and packs, which go once three quarters of their pages are not wanted any more.
-    "store: other files": 30,
+    "store: other files": 60,
     "store: MiB": 50,
     # Sockets of the workers that there are just then.
     "temporary files": 4,
