@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,8 +27,22 @@ class _Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class _Pattern(click.ParamType[Any]):
+    name = "regex"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> re.Pattern[str]:
+        try:
+            pattern = re.compile(value)
+        except re.error as error:
+            self.fail(f"no regular expression: {error}", param, ctx)
+        if not pattern.groupindex:
+            self.fail("it names no group, such as (?P<step>...) or (?P<loss>...)", param, ctx)
+        return pattern
+
+
 DURATION = _Parsed("duration", parse_duration)
 SIZE = _Parsed("size", parse_size)
+PATTERN = _Pattern()
 
 
 def option(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

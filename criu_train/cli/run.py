@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from criu_train.cli.parameters import DURATION, SIZE, option
+from criu_train.cli.parameters import DURATION, PATTERN, SIZE, option
 from criu_train.cli.settings import Settings
 
 
@@ -61,6 +61,13 @@ def supervision_options(command: Any) -> Any:
                 default="never",
                 help="Restore snapshots on trial, beside the training: every one, or whichever is newest by then. "
                 "Takes as much memory as the training.",
+            ),
+            option(
+                "--progress-regex",
+                type=PATTERN,
+                default=None,
+                help="How to find step, epoch and metrics in the training's output, by named groups; what frameworks "
+                "print is understood without.",
             ),
             option(
                 "--workspace",

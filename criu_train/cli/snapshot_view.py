@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +38,7 @@ def as_json(one: Listed) -> dict[str, Any]:
         "abandoned": one.abandoned,
         "trigger": fact("trigger"),
         "step": fact("step"),
+        "epoch": fact("epoch"),
         "metrics": dict(manifest.metrics) if manifest else None,
         "frozen_time_us": fact("frozen_time_us"),
         "memory_bytes": fact("memory_bytes"),
@@ -89,6 +91,8 @@ def _manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     if manifest.step is not None:
         facts.append(("Step", count(manifest.step)))
+    if manifest.epoch is not None:
+        facts.append(("Epoch", epoch(manifest.epoch)))
     if manifest.metrics:
         facts.append(("Metrics", ", ".join(f"{name} {value:.6g}" for name, value in manifest.metrics.items())))
     facts += [
@@ -127,6 +131,17 @@ def added(added_bytes: int | None) -> str:
 def count(number: int | None) -> str:
     """``12,000``."""
     return NOTHING if number is None else f"{number:,}"
+
+
+def epoch(number: float | None) -> str:
+    """``3``, or ``2.5`` where a framework counts so."""
+    return NOTHING if number is None else f"{number:g}"
+
+
+def loss(metrics: Mapping[str, float]) -> str:
+    """That of the training, where it is told."""
+    names = [name for name in metrics if name.lower() in ("loss", "train_loss", "training_loss")]
+    return f"{metrics[names[0]]:.6g}" if names else NOTHING
 
 
 def pause(frozen_time_us: int | None) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from criu_train.errors import StoreError, UsageError
 from criu_train.store import state as state_file
+from criu_train.store.choosing import choose
 from criu_train.store.creating import initialise
 from criu_train.store.draft import Draft
 from criu_train.store.durable import DISK, Disk, make_private_dir
@@ -159,23 +160,8 @@ class Store:
         return newest.stored_bytes if newest.added_bytes is None else newest.added_bytes
 
     def find(self, text: str) -> Snapshot:
-        """The snapshot with this sequence number, id or unique beginning of an id; raises UsageError unless it is one.
-
-        ``latest`` is the newest usable one of the current run, or of any run where that has none.
-        """
-        snapshots = self.snapshots()
-        if text == "latest":
-            if (latest := newest_usable(snapshots, state_file.load(self.layout).run_id)) is None:
-                raise UsageError(
-                    "there is no complete snapshot yet", tip="`criu-train snapshot list` tells what is there"
-                )
-            return latest
-        matches = [one for one in snapshots if text.isdecimal() and one.sequence == int(text)]
-        matches = matches or [one for one in snapshots if text and one.id.startswith(text)]
-        if len(matches) != 1:
-            what = f"{text!r} could be any of {len(matches)} snapshots" if matches else f"there is no snapshot {text!r}"
-            raise UsageError(what, tip="`criu-train snapshot list` shows the ids; the number after the dash is enough")
-        return matches[0]
+        """The snapshot that is meant, see ``choosing``; raises UsageError."""
+        return choose(text, self.snapshots(), state_file.load(self.layout).run_id)
 
     def abandon_after(self, snapshot_id: str) -> list[str]:
         """A branch begins at a snapshot: mark the later complete ones of its run; returns their ids."""

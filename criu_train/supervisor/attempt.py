@@ -30,6 +30,8 @@ from criu_train.criu.images import Images
 from criu_train.criu.unread import unread
 from criu_train.errors import DumpFailedError
 from criu_train.moments import reached
+from criu_train.progress.line import Told
+from criu_train.progress.output import progress_at
 from criu_train.store.draft import Draft
 from criu_train.store.environment import Environment
 from criu_train.store.snapshot import Snapshot
@@ -307,10 +309,17 @@ class Attempt:
                 cuda=self._devices.used,
                 aside_us=self._devices.aside_us,
                 at_work=self._at_work,
+                progress=self._progress(listing),
             ),
             log_ended=ended is not None,
         )
         return Dumped(snapshot, notes)
+
+    def _progress(self, listing: Listing) -> Told:
+        """How far the training was at the cut: what it has written since is no part of the snapshot."""
+        output = self._context.store.layout.output_log
+        size = next((entry.size for entry in listing.entries if entry.path == str(output)), 0)
+        return progress_at(output, size, self._context.options.progress_regex)
 
 
 def _left(deadline: float | None, usual_s: float) -> float:

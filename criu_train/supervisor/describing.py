@@ -9,6 +9,7 @@ from dataclasses import replace
 from criu_train.cell.processes import command_of
 from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.images import Images
+from criu_train.progress.line import NOTHING, Told
 from criu_train.store.environment import Environment
 from criu_train.store.manifest import ExternalFile, ManifestFields
 from criu_train.store.state import Run
@@ -35,12 +36,14 @@ def describe_snapshot(
     cuda: bool = False,
     aside_us: int | None = None,
     at_work: bool | None = None,
+    progress: Told = NOTHING,
 ) -> ManifestFields:
     """``root_pid`` as the cell numbers it. CRIU's own figures are missing from a dump that has not ended yet.
 
     ``aside_us``: how long the owners of GPU memory stood still, which is longer than CRIU took.
 
-    ``environment``: as the survey before the dump found it; the data are told here.
+    ``progress``: what the output had told by the cut. ``environment``: as the survey before the dump found it; the data
+    are told here.
     """
     host, stats = fingerprint(), images.dump_stats()
     external = _external(images, {entry.path for entry in listing.entries})
@@ -66,6 +69,9 @@ def describe_snapshot(
         external=external,
         environment=environment,
         terminal=terminal,
+        step=progress.step,
+        epoch=progress.epoch,
+        metrics=dict(progress.metrics),
         at_work=at_work,
         notes=tuple(notes),
     )

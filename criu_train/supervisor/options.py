@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -37,3 +38,4 @@ class RunOptions:
     memory_limit: int | None = None
     umask: int = 0o022
     workspace: tuple[Path, ...] = field(default=())
+    progress_regex: re.Pattern[str] | None = None

@@ -1,0 +1,1 @@
+"""How far a training is, as it tells by itself: its output, read for steps, epochs and metrics."""
