@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from criu_train.cli.console import console, errors, print_json
-from criu_train.cli.parameters import json_option, option
+from criu_train.cli.parameters import ID_HELP, json_option, option
 from criu_train.cli.settings import Settings
 from criu_train.cli.snapshot_diff import diff
 from criu_train.cli.snapshot_export import export, import_
@@ -26,8 +26,6 @@ _INTACT, _FIT, _UNFIT = (
     ", but a trial restore failed",
 )
 EXIT_DAMAGED = 1  # `verify` found something
-
-_ID_HELP = "ID is an id, a unique beginning of one, the number after its dash, or `latest`."
 
 
 @click.group()
@@ -73,7 +71,7 @@ def list_(settings: Settings, as_program: bool) -> None:
         errors.print(Text(f"{settings.store} {where}"), soft_wrap=True)
 
 
-@snapshot.command(epilog=_ID_HELP)
+@snapshot.command(epilog=ID_HELP)
 @click.argument("id_", metavar="ID")
 @json_option
 @click.pass_obj
@@ -94,7 +92,7 @@ def show(settings: Settings, id_: str, as_program: bool) -> None:
         console.print(snapshot_facts(one))
 
 
-@snapshot.command(epilog=_ID_HELP)
+@snapshot.command(epilog=ID_HELP)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Verify every snapshot there is.")
 @click.option("--deep", is_flag=True, help="Also restore it, apart from everything else and without running a line.")
@@ -162,7 +160,7 @@ def _verify(chosen: Sequence[Snapshot], *, quiet: bool) -> list[tuple[Snapshot, 
     return results
 
 
-@snapshot.command(epilog=_ID_HELP)
+@snapshot.command(epilog=ID_HELP)
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Also the last one that an unfinished run could go on from.")
 @json_option

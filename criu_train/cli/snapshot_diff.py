@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from criu_train.cli.console import console, print_json
-from criu_train.cli.parameters import json_option
+from criu_train.cli.parameters import ID_HELP, json_option
 from criu_train.cli.settings import Settings
 from criu_train.cli.snapshot_view import NOTHING, count
 from criu_train.errors import CriuTrainError, UsageError
@@ -60,7 +60,7 @@ _FACTS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 }
 
 
-@click.command(epilog="ID is an id, a unique beginning of one, the number after its dash, or `latest`.")
+@click.command(epilog=ID_HELP)
 @click.argument("before", metavar="ID")
 @click.argument("after", metavar="[ID]", required=False)
 @click.option("--here", is_flag=True, help="Compare with this machine as it is now: what would a restore say?")

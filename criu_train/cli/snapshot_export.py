@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from criu_train.cli.console import console, print_json
-from criu_train.cli.parameters import json_option
+from criu_train.cli.parameters import ID_HELP, json_option
 from criu_train.cli.settings import DEFAULT_STORE, Settings
 from criu_train.store.manifest import Manifest
 from criu_train.store.store import Store
 
 
-@click.command(epilog="ID is an id, a unique beginning of one, the number after its dash, or `latest`.")
+@click.command(epilog=ID_HELP)
 @click.argument("id_", metavar="ID")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--tar", "archive", is_flag=True, help="Also write DIR/criu-train/checkpoint.tar, for checkpointctl.")

@@ -84,7 +84,7 @@ def _columns(snapshots: Sequence[Listed]) -> list[_Column]:
         _Column("Trial restore", 3, [PROVEN[one.proven] for one in snapshots]),
         _Column("Trigger", 4, facts(lambda manifest: manifest.trigger)),
         _Column("Step", 3, facts(lambda manifest: count(manifest.step)), right=True),
-        _Column("Epoch", 3, facts(lambda manifest: epoch(manifest.epoch)), right=True),
+        _Column("Epoch", 3, facts(lambda manifest: epoch(manifest.metrics)), right=True),
         _Column("Loss", 3, facts(lambda manifest: loss(manifest.metrics)), right=True),
         _Column("Pause", 6, facts(lambda manifest: pause(manifest.frozen_time_us)), right=True),
         _Column("Memory", 1, facts(lambda manifest: format_size(manifest.memory_bytes)), right=True),
@@ -93,7 +93,7 @@ def _columns(snapshots: Sequence[Listed]) -> list[_Column]:
     ]
     unused = {
         "Step": all(one.manifest is None or one.manifest.step is None for one in snapshots),
-        "Epoch": all(one.manifest is None or one.manifest.epoch is None for one in snapshots),
+        "Epoch": all(one.manifest is None or "epoch" not in one.manifest.metrics for one in snapshots),
         "Loss": all(one.manifest is None or loss(one.manifest.metrics) == NOTHING for one in snapshots),
         "Trial restore": all(one.proven is None for one in snapshots),
     }

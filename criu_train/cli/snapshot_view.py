@@ -38,7 +38,6 @@ def as_json(one: Listed) -> dict[str, Any]:
         "abandoned": one.abandoned,
         "trigger": fact("trigger"),
         "step": fact("step"),
-        "epoch": fact("epoch"),
         "metrics": dict(manifest.metrics) if manifest else None,
         "frozen_time_us": fact("frozen_time_us"),
         "memory_bytes": fact("memory_bytes"),
@@ -91,8 +90,6 @@ def _manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     if manifest.step is not None:
         facts.append(("Step", count(manifest.step)))
-    if manifest.epoch is not None:
-        facts.append(("Epoch", epoch(manifest.epoch)))
     if manifest.metrics:
         facts.append(("Metrics", ", ".join(f"{name} {value:.6g}" for name, value in manifest.metrics.items())))
     facts += [
@@ -133,9 +130,9 @@ def count(number: int | None) -> str:
     return NOTHING if number is None else f"{number:,}"
 
 
-def epoch(number: float | None) -> str:
+def epoch(metrics: Mapping[str, float]) -> str:
     """``3``, or ``2.5`` where a framework counts so."""
-    return NOTHING if number is None else f"{number:g}"
+    return f"{metrics['epoch']:g}" if "epoch" in metrics else NOTHING
 
 
 def loss(metrics: Mapping[str, float]) -> str:

@@ -61,8 +61,7 @@ class Facts:
     spilled_bytes: int | None = None  # what had to go to the disk while the tree stood still; None: not counted
     stats: Mapping[str, int] = field(default_factory=dict)  # CRIU's own figures about the dump
     step: int | None = None
-    epoch: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)  # as the output names them; the epoch is one
     journal: str = ""  # file name below journals/
     journal_offset: int = 0  # where the journal stood at the cut, bytes
     notes: tuple[str, ...] = ()  # warnings: what the snapshot could not hold

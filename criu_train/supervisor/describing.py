@@ -70,8 +70,7 @@ def describe_snapshot(
         environment=environment,
         terminal=terminal,
         step=progress.step,
-        epoch=progress.epoch,
-        metrics=dict(progress.metrics),
+        metrics={**({} if progress.epoch is None else {"epoch": progress.epoch}), **progress.metrics},
         at_work=at_work,
         notes=tuple(notes),
     )
