@@ -41,8 +41,6 @@ class _Pattern(click.ParamType[Any]):
 
 
 ID_HELP = "ID: an id, a unique beginning of one, the number after its dash, latest, latest~1, @step:9 or @best:loss."
-    "ID is an id, a unique beginning of one, the number after its dash, latest, latest~1, @step:1200 or @best:loss."
-)
 DURATION = _Parsed("duration", parse_duration)
 SIZE = _Parsed("size", parse_size)
 PATTERN = _Pattern()
