@@ -18,16 +18,14 @@ from typing import Any
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _END = r"(?![\w/%]|[.:]\S)"  # no time of day, version, address, share, or name of a file
 _NAME = r"[A-Za-z_][\w./@-]*(?:'s [\w@-]+)?"
-_PAIR = re.compile(rf"(?<![\w./@-])({_NAME})['\"]?\s*[=:]\s*['\"]?({_NUMBER})(?:(?=/\d+)|{_END})")
+_PAIR = re.compile(rf"(?<![\w./@-])({_NAME})['\"]?\s?[=:]\s?['\"]?({_NUMBER})(?:(?=/\d+)|{_END})")
 _KNOWN = re.compile(
     r"(?i)(?<![\w./@-])((?:global[_ ]|train[_ ]|training[_ ]|val[_ ]|valid[_ ]|validation[_ ]|test[_ ]|eval[_ ])?"
     r"(?:step|epoch|iter|iteration|batch|round|episode|loss|acc|accuracy|auc|f1|bleu|ppl|perplexity|reward|mse|rmse|mae))"
-    rf"(?:\s*[:=]\s*|\s+)\[?\s*({_NUMBER})(?:(?=/\d+)|{_END})"
+    rf"(?:\s?[:=]\s?|\s)\[?\s?({_NUMBER})(?:(?=/\d+)|{_END})"
 )
-_BAR = re.compile(
-    r"(?<![\w/.])(\d+)/\s?(\d+)(?=\s*(?:\]|batches|\[\d+:\d\d|\s\S*━|━|\s+\d+:\d\d:\d\d|\s+\d+(?:s|ms)\b))"
-)
-_IN_BRACKETS = re.compile(r"^\s*\[(\d+)\]\s")
+_BAR = re.compile(r"(?<![\w/.])(\d+)/\s?(\d+)(?=\s?(?:\]|batches|\[\d+:\d\d|\s\S*━|━|\s\d+:\d\d:\d\d|\s\d+(?:s|ms)\b))")
+_IN_BRACKETS = re.compile(r"^\s?\[(\d+)\]\s")
 _DICTIONARY = re.compile(r"\{[^{}]{3,4000}\}")
 _STEPS = ("step", "global_step", "global step", "iter", "iteration", "batch", "round", "episode", "steps", "iterations")
 _EPOCHS = ("epoch", "train epoch")
@@ -60,6 +58,7 @@ NOTHING = Told()
 
 def read_line(line: str) -> Told:
     """``line``: without colours. A number that is not finite is told of no metric."""
+    line = " ".join(line.split())  # else a line of blanks takes the patterns below seconds
     found = dict(_numbers(line))
     bars = _BAR.findall(line)  # of two the last: before it, some count epochs in the same way
     boosting = _IN_BRACKETS.match(line)

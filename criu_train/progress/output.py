@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from criu_train.progress.line import Told, read_line, read_with
 
 # Of so much of the end: what was told before that is too old to be told of.
 _TAIL = 256 << 10
-_LONGEST = 4096  # of a line: what goes on for longer tells no numbers
+_LONGEST = 2048  # of a line: what goes on for longer tells no numbers
+_MOST = 100  # metrics, and characters of a name
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _ENDS = re.compile(r"[\r\n\b]+")
 
@@ -35,4 +37,5 @@ def progress_at(output: Path, size: int, pattern: re.Pattern[str] | None = None)
     for line in whole:
         if line and len(line) <= _LONGEST:
             told = told.then(read_with(pattern, line) if pattern else read_line(line))
-    return told
+    few = [(name, value) for name, value in told.metrics.items() if len(name) <= _MOST][:_MOST]
+    return replace(told, metrics=dict(few))

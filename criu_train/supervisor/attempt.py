@@ -30,7 +30,7 @@ from criu_train.criu.images import Images
 from criu_train.criu.unread import unread
 from criu_train.errors import DumpFailedError
 from criu_train.moments import reached
-from criu_train.progress.line import Told
+from criu_train.progress.line import NOTHING, Told
 from criu_train.progress.output import progress_at
 from criu_train.store.draft import Draft
 from criu_train.store.environment import Environment
@@ -319,7 +319,10 @@ class Attempt:
         """How far the training was at the cut: what it has written since is no part of the snapshot."""
         output = self._context.store.layout.output_log
         size = next((entry.size for entry in listing.entries if entry.path == str(output)), 0)
-        return progress_at(output, size, self._context.options.progress_regex)
+        try:
+            return progress_at(output, size, self._context.options.progress_regex)
+        except Exception:  # no snapshot is lost for want of something that only explains
+            return NOTHING
 
 
 def _left(deadline: float | None, usual_s: float) -> float:
