@@ -95,10 +95,12 @@ class Told:
         return json.loads(self.out)
 
 
-def tell(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, limit_s: float = 60.0) -> Told:
-    """Run one command of criu-train to its end."""
+def tell(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, limit_s: float = 60.0, by: Sequence[str] = ()
+) -> Told:
+    """Run one command of criu-train to its end; ``by``: what starts it, say a program that takes privileges away."""
     done = subprocess.run(
-        criu_train(*arguments),
+        [*by, *criu_train(*arguments)],
         cwd=cwd,
         env=environment(**(env or {})),
         stdin=subprocess.DEVNULL,

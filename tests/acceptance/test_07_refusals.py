@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import StartJob
-from harness import Told, criu_train, environment, tell, workload
+from harness import Told, tell, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -27,17 +27,7 @@ def assert_refused(told: Told, code: int, *words: str) -> None:
 
 def wrapped(wrapper: list[str], *arguments: str, cwd: Path, **env: str) -> Told:
     """criu-train started by another program, say one that takes privileges away."""
-    done = subprocess.run(
-        [*wrapper, *criu_train(*arguments)],
-        cwd=cwd,
-        env=environment(**env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Told(done.returncode, done.stdout, done.stderr)
+    return tell(*arguments, cwd=cwd, env=env, by=wrapper)
 
 
 def test_without_root_it_says_so(place: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
-from harness import Job, Told, criu_train, environment, tell, workload
+from harness import Job, Told, tell, workload
 
 StartJob = Callable[..., Job]
 
@@ -198,17 +198,7 @@ def test_without_run_a_trap_in_tmp_is_refused_and_named(place: Path, shared: Pat
 
 
 def by(wrapper: list[str], place: Path, **env: str) -> Told:
-    done = subprocess.run(
-        [*wrapper, *criu_train("run", "--", "true")],
-        cwd=place,
-        env=environment(**env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Told(done.returncode, done.stdout, done.stderr)
+    return tell("run", "--", "true", cwd=place, env=env, by=wrapper)
 
 
 def test_a_private_criu_that_others_can_replace_is_not_executed(place: Path) -> None:
