@@ -26,6 +26,7 @@ from criu_train.supervisor.control import ControlServer
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight
 from criu_train.supervisor.keeper import Keeper
+from criu_train.supervisor.memory import give_large_blocks_back
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import OutputFollower, our_terminal_size
 from criu_train.supervisor.progress import Progress
@@ -99,6 +100,7 @@ class Supervisor:
 
     async def supervise(self, start: Start | Orphan) -> int:
         """From start, or from a training that was found running, to end. Returns the exit code for our own process."""
+        give_large_blocks_back()
         exit_code = 125
         try:
             async with AsyncExitStack() as stack:

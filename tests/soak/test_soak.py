@@ -55,9 +55,8 @@ TOLERATED = {
     "supervisor: descriptors": 1,
     # Threads are made when all others are at work, up to a number that depends on the processors.
     "supervisor: threads": 2,
-    # What was loaded late, and what allocators keep of what they were once given: restores put files back from buffers
-    # of 4 MiB, in whichever of its threads. Fourteen restores in a row end where the third one did.
-    "supervisor: memory, MiB": 40,
+    # What was loaded late, and what an allocator keeps of what it was once given.
+    "supervisor: memory, MiB": 8,
     # It holds each file that is written to all the time, as long as it is: a log, the output.
     "init: descriptors": 2,
     # The names of files that it has told of once.
@@ -67,7 +66,7 @@ TOLERATED = {
     # A file that is appended to has up to 64 parts, then it is cut anew. There are two of these.
     "store: parts of saved files": 140,
     # Images of more processes, and packs, which go once three quarters of their pages are not wanted any more.
-    "store: other files": 60,
+    "store: other files": 30,
     "store: MiB": 50,
     # Sockets of the workers that there are just then.
     "temporary files": 4,
