@@ -40,6 +40,12 @@ def supervision_options(command: Any) -> Any:
                 help="Connections to the outside after a restore: closed, so that the training makes new ones, or kept "
                 "for peers that waited. Those within the training always live on.",
             ),
+            option(
+                "--align-timeout",
+                type=DURATION,
+                default="10s",
+                help="How long a dump waits for the end of a step, where the training uses criu_train.hooks; 0: not.",
+            ),
             option("--dump-timeout", type=DURATION, default="5m", help="Time limit of one dump, beside its memory's."),
             option("--restore-timeout", type=DURATION, default="10m", help="Time limit of one restore."),
             option("--file-limit", type=SIZE, default="1G", help="Largest file whose bytes are saved."),

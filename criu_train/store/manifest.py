@@ -44,6 +44,19 @@ class StoredFile(NamedTuple):
     digest: str
 
 
+@dataclass(frozen=True)
+class HookFacts:
+    """What a restore has to know of the hooks: where they meet, how many restores and rounds there had been.
+
+    ``digests``: of the state, by PID in the cell; of those who stood between two steps.
+    """
+
+    directory: str
+    generation: int
+    round: int
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the supervisor knows about a snapshot, in short."""
@@ -67,6 +80,8 @@ class Facts:
     notes: tuple[str, ...] = ()  # warnings: what the snapshot could not hold
     cuda: bool = False  # GPU memory lies in main memory in it
     terminal: str | None = None  # the training's, as CRIU knew it at the dump
+    aligned: bool | None = None  # whether everybody stood between two steps; None: no hooks were in use
+    parked_us: int | None = None  # how long the first one had stood there before CRIU came
     at_work: bool | None = None  # whether it computed when it was dumped, rather than waited; None: nobody looked
 
 
@@ -77,6 +92,7 @@ class ManifestFields(Facts):
     cpu: Cpu
     external: tuple[ExternalFile, ...] = ()
     environment: Environment | None = None
+    hooks: HookFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +143,8 @@ class Manifest(Summary, ManifestFields):
         }
         if self.environment is not None:
             long["environment"] = self.environment.to_json()
+        if self.hooks is not None:
+            long["hooks"] = asdict(self.hooks)
         head, rest = (json.dumps(part, separators=(",", ":")).encode() for part in (short, long))
         return head[:-1] + b",\n" + rest[1:] + b"\n"
 
@@ -165,6 +183,8 @@ def _make(kind: type[_M], facts: dict[str, Any]) -> _M:
             facts["external"] = tuple(map(ExternalFile._make, facts["external"]))
             if (environment := facts.get("environment")) is not None:
                 facts["environment"] = Environment.from_json(environment)
+            if (hooks := facts.get("hooks")) is not None:
+                facts["hooks"] = HookFacts(**hooks)
             facts["files"] = {path: StoredFile._make(row) for path, row in facts["files"].items()}
         return kind(**facts)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -30,6 +30,7 @@ class Run:
     finished_at: str | None = None
     exit_code: int | None = None
     how: str | None = None
+    restores: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class StoreState:
     def begin(self, run: Run) -> StoreState:
         """``run`` is the current one now."""
         return replace(self, run=run, previous_run=self.run)
+
+    def restored(self, times: int) -> StoreState:
+        """The current run has been restored so often."""
+        return self if self.run is None else replace(self, run=replace(self.run, restores=times))
 
     def finish(self, finished_at: str, exit_code: int, how: str) -> StoreState:
         """The current run, if any, came to its end."""

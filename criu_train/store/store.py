@@ -108,6 +108,10 @@ class Store:
         self._change(lambda state: state.begin(run))
         return run
 
+    def note_restore(self, times: int) -> None:
+        """The current run has been restored so often by now."""
+        self._change(lambda state: state.restored(times))
+
     def finish_run(self, exit_code: int, how: str) -> None:
         """The current run came to its end: nothing of it is restored any more unless asked for by id."""
         self._change(lambda state: state.finish(utc_now_iso(), exit_code, how))

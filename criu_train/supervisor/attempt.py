@@ -44,6 +44,7 @@ from criu_train.supervisor.hook import prepare_hook
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.rendezvous import NO_MEETING, Rendezvous
 from criu_train.supervisor.room import check_room
 from criu_train.supervisor.surveying import LAST_LIMIT_S, LIMIT_S, survey_in_time
 from criu_train.supervisor.vigil import at_work
@@ -54,6 +55,8 @@ from criu_train.workspace.tracker import Tracker
 _FROZEN_S = 600.0
 # Of the time that is left before a deadline: the rest is for making everything durable and letting the tree go.
 _PACKING_SHARE = 0.7
+# Of a time that is short, for finding a moment between two steps.
+_ALIGNING_SHARE = 0.25
 # Beside the images; gone before the snapshot is published.
 _SPILL = ".spill"
 # What CRIU may take for each GiB of memory beside its time limit.
@@ -82,6 +85,7 @@ class DumpContext:
     keeper: Keeper
     options: RunOptions
     runtime: Path
+    rendezvous: Rendezvous
 
 
 class Attempt:
@@ -112,6 +116,7 @@ class Attempt:
         self._earlier: list[Path] = []
         self._environment: Environment | None = None
         self._dumped: Dumped | None = None
+        self._meeting, self._hooks_told = NO_MEETING, NOTHING
         self._criu_was_killed = False  # and may have taken the tree along: that is a failure to be told
 
     def hurry(self, done_by: float) -> None:
@@ -147,19 +152,14 @@ class Attempt:
             reached("dump-thawed")
             if self._dumped is not None:
                 return self._dumped
-            if ended.code != 0 or self._cut is None:
-                if not self._archivist.alive:
-                    raise DumpFailedError(
-                        "the process that takes snapshots in has died",
-                        tip="was it killed for want of memory? see dmesg; a smaller --memory-limit may help",
-                    )
-                if BROKEN_PIPE in read_log(draft.dump_log):  # it was us who ended it, and know why
-                    await self._archivist.captured(draft.images)
-                raise failure_of(ended, self._cut_error, draft.dump_log)
-            return await self._finish(draft, ended)
+            dumped = await self._finish(draft, ended)
+            context.rendezvous.settle(self._meeting)
+            return dumped
         except BaseException as error:
             if self._dumped is not None:
                 return self._dumped  # complete since the cut, whatever became of CRIU and the tree afterwards
+            if not isinstance(error, PassingFailureError):
+                context.rendezvous.settle(self._meeting, str(error))
             await self._archivist.drop()
             if not self._criu_was_killed and await self._just_ended():
                 draft.remove()
@@ -189,9 +189,36 @@ class Attempt:
 
     async def _run_criu(self, draft: Draft, usual_s: float, deadline: float | None) -> CriuExit:
         context = self._context
+        try:
+            async with machine_lock(context.runtime, _left(deadline, usual_s)):
+                aligning_s = math.inf if deadline is None else _ALIGNING_SHARE * _left(deadline, usual_s)
+                async with context.rendezvous.meeting(draft.path.name, aligning_s) as self._meeting:
+                    ended = await self._run_criu_on(context.cell.tree(), draft, _left(deadline, usual_s))
+                    if self._dumped is None and (ended.code != 0 or self._cut is None):
+                        raise await self._why_it_failed(draft, ended)
+                    return ended
+        except TimeoutError as error:
+            raise DumpFailedError(
+                "another job's dump or restore kept this one waiting too long",
+                tip="the next dump is tried at the next interval",
+            ) from error
+
+    async def _why_it_failed(self, draft: Draft, ended: CriuExit) -> DumpFailedError:
+        assert self._archivist is not None
+        if not self._archivist.alive:
+            return DumpFailedError(
+                "the process that takes snapshots in has died",
+                tip="was it killed for want of memory? see dmesg; a smaller --memory-limit may help",
+            )
+        if BROKEN_PIPE in read_log(draft.dump_log):  # it was us who ended it, and know why
+            await self._archivist.captured(draft.images)
+        return failure_of(ended, self._cut_error, draft.dump_log)
+
+    async def _run_criu_on(self, pids: list[int], draft: Draft, limit_s: float) -> CriuExit:
+        context = self._context
         hook = context.store.layout.root / ".hook"
         assert self._archivist is not None
-        self._pids = context.cell.tree()
+        self._pids = pids
         argv = dump_command(
             context.criu,
             root_pid=context.cell.root_pid_in_cell,
@@ -200,20 +227,13 @@ class Attempt:
             log=draft.dump_log,
             action_script=prepare_hook(hook),
             leave_running=self._leave_running,
-            lock_network=has_tcp_connections(self._pids),
+            lock_network=has_tcp_connections(pids),
             terminal=context.cell.terminal,
         )
-        try:
-            async with machine_lock(context.runtime, _left(deadline, usual_s)):
-                with contextlib.closing(WaysOfLinks(self._pids)) as ways:
-                    await asyncio.to_thread(ways.clear)
-                    async with self._devices.aside(_left(deadline, math.inf)):
-                        return await self._run_criu_now(argv, draft, _left(deadline, usual_s), hook, ways)
-        except TimeoutError as error:
-            raise DumpFailedError(
-                "another job's dump or restore kept this one waiting too long",
-                tip="the next dump is tried at the next interval",
-            ) from error
+        with contextlib.closing(WaysOfLinks(pids)) as ways:
+            await asyncio.to_thread(ways.clear)
+            async with self._devices.aside(_left(self._deadline, math.inf)):
+                return await self._run_criu_now(argv, draft, _left(self._deadline, limit_s), hook, ways)
 
     async def _run_criu_now(
         self, argv: list[str], draft: Draft, limit_s: float, hook: Path, ways: WaysOfLinks
@@ -243,6 +263,7 @@ class Attempt:
             self._captured = await self._archivist.captured(self._draft.images)
             reached("dump-captured")
             self._look_for_unread(self._draft)
+            self._hooks_told = self._context.rendezvous.told()
             await asyncio.to_thread(self._save_workspace, self._draft)
             reached("dump-saved")
             self._cut = cut
@@ -309,7 +330,9 @@ class Attempt:
                 cuda=self._devices.used,
                 aside_us=self._devices.aside_us,
                 at_work=self._at_work,
-                progress=self._progress(listing),
+                progress=self._progress(listing).then(self._hooks_told),
+                meeting=self._meeting,
+                hooks=context.rendezvous.facts(self._meeting),
             ),
             log_ended=ended is not None,
         )

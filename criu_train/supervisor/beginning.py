@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from criu_train.cell import processes
 from criu_train.cell.cell import Cell
 from criu_train.cell.records import CellSpec
 from criu_train.criu.find import Criu
 from criu_train.cuda.command import load_driver
-from criu_train.errors import RestoreFailedError, StoreError
+from criu_train.errors import CriuTrainError, RestoreFailedError, StoreError
+from criu_train.hooks.layout import VARIABLE
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
 from criu_train.supervisor.adopting import Orphan, door_of
+from criu_train.supervisor.hook_files import HookFiles, ours_in, same_place, usual_directory
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
@@ -39,7 +43,8 @@ from criu_train.workspace.rollback import set_aside
 class Life:
     """A cell in which the training runs, and the snapshot that it goes on from, None after a cold start.
 
-    ``listing``: of the workspace as last known. ``adopted``: it was found running, its supervisor gone.
+    ``listing``: of the workspace as last known. ``adopted``: it was found running, its supervisor gone. ``hooks``: None
+    where they can't be used.
     """
 
     run: Run
@@ -47,6 +52,7 @@ class Life:
     snapshot: Snapshot | None = None
     listing: Listing | None = None
     adopted: bool = False
+    hooks: HookFiles | None = None
 
 
 class Beginner:
@@ -77,6 +83,7 @@ class Beginner:
         self._ignored = ignored_signals()
         self._user = UserIds.of(options.user) if options.user else None
         self._journal = Path()
+        self._meeting_place = usual_directory(store.id)
 
     async def begin(self, start: Start) -> Life:
         """Raises RestoreFailedError where a failed restore is to be the end, CommandNotRunnableError, StoreError."""
@@ -102,7 +109,7 @@ class Beginner:
         layout = self._store.layout
         return WorkspacePolicy(
             roots=(run.cwd, *(str(path) for path in self._options.workspace)),
-            exclude=names_of_store(layout.root, run.cwd),
+            exclude=(*names_of_store(layout.root, run.cwd), str(ours_in(self._meeting_place))),
             include=(str(layout.output_log),),
             file_limit=self._options.file_limit,
         )
@@ -116,6 +123,7 @@ class Beginner:
             options=self._options,
             runtime=self._runtime,
             new_cell=lambda: self._new_cell(run),
+            new_hooks=lambda snapshot: self._hooks_of(run, snapshot),
         )
         restored = await restorer.restore_first_that_works(start.candidates)
         self._events.append("restore", attempts=[vars(attempt) for attempt in restorer.attempts])
@@ -123,6 +131,8 @@ class Beginner:
         if restored is None:
             return None
         snapshot = restored.snapshot
+        if restored.hooks is not None:
+            self._note_restore(restored.hooks.generation)
         if start.branch:
             try:
                 self._store.resume_run(run.id, run.command, run.cwd)
@@ -133,7 +143,7 @@ class Beginner:
         self._reporter.restored(snapshot, restored.rollback_summary, restored.notes, restored.warnings)
         told = {"notes": list(restored.notes), "warnings": list(restored.warnings)}
         self._events.append("restored", snapshot=snapshot.id, **told)
-        return self._living(Life(run, restored.cell, snapshot, restored.listing), snapshot.id)
+        return self._living(Life(run, restored.cell, snapshot, restored.listing, hooks=restored.hooks), snapshot.id)
 
     async def _start_cold(self, start: Start) -> Life:
         self._reporter.cold_start(start.reason)
@@ -141,7 +151,10 @@ class Beginner:
         set_aside([layout.output_log], layout.rollback, self._store.seal)
         run = self._store.begin_run(start.command, start.cwd)
         self._state.change(state="starting", run=run.id, restored_from=None)
-        cell = await self._new_cell(run)
+        self._meeting_place = usual_directory(self._store.id)
+        cell, hooks = await self._new_cell(run), self._new_hooks(generation=0)
+        if hooks is not None:
+            hooks.clear()
         try:
             await cell.launch(
                 start.command,
@@ -150,24 +163,60 @@ class Beginner:
                 umask=self._options.umask,
                 ignored=self._ignored,
                 ids=self._user.ids if self._user else None,
-                environment=self._user.environment if self._user else None,
+                environment=self._environment(hooks),
                 size=our_terminal_size() if self._options.tty else None,
                 drop_capabilities=self._options.capabilities == "drop",
             )
         except BaseException:  # most of all a command that can't be executed: no run is left behind
             await cell.kill()
+            if hooks is not None:
+                hooks.close(remove=True)
             self._store.forget_run()
             self._state.change(run=None)
             raise
         self._events.append("started", run=run.id, command=list(start.command), reason=start.reason)
-        return self._living(Life(run, cell), None)
+        return self._living(Life(run, cell, hooks=hooks), None)
 
     def adopt(self, orphan: Orphan) -> Life:
         """Take over a training that lost its supervisor: nothing about it changes."""
         self._events.append("adopted", init_pid=orphan.cell.init_pid, lost_supervisor_pid=orphan.state.supervisor_pid)
         self._reporter.adopted(orphan.cell.init_pid)
-        life = Life(orphan.run, orphan.cell, orphan.snapshot, orphan.listing, adopted=True)
+        hooks = self._hooks_of(orphan.run, orphan.snapshot, adopted=True)
+        life = Life(orphan.run, orphan.cell, orphan.snapshot, orphan.listing, adopted=True, hooks=hooks)
         return self._living(life, orphan.state.restored_from)
+
+    # --- hooks --------------------------------------------------------------------------------------------------
+
+    def _environment(self, hooks: HookFiles | None) -> dict[str, str]:
+        meeting_place = {VARIABLE: str(hooks.directory)} if hooks is not None else {}
+        return {**(self._user.environment if self._user else {}), **meeting_place}
+
+    def _hooks_of(self, run: Run, snapshot: Snapshot | None, *, adopted: bool = False) -> HookFiles | None:
+        """Where what is in the snapshot looks for us; it must see that there was a restore since."""
+        known = snapshot.manifest.hooks if snapshot and snapshot.manifest else None
+        self._meeting_place = usual_directory(self._store.id)
+        if known is None:
+            return self._new_hooks(generation=run.restores + (not adopted), adopted=adopted)
+        self._meeting_place = same_place(known.directory, self._meeting_place)
+        return self._new_hooks(
+            generation=max(run.restores, known.generation) + (not adopted),
+            after_round=known.round,
+            restored_from=snapshot.id if snapshot else "",
+            adopted=adopted,
+        )
+
+    def _new_hooks(self, **how: Any) -> HookFiles | None:
+        owner = self._user.ids[:2] if self._user else (os.geteuid(), os.getegid())
+        try:
+            return HookFiles(self._meeting_place, owner=owner, **how)
+        except CriuTrainError as error:
+            self._reporter.warning(str(error), error.tip)
+            return None
+
+    def _note_restore(self, generation: int) -> None:
+        """A full disk is no reason to end the training: the next snapshot knows the generation too."""
+        with contextlib.suppress(OSError, CriuTrainError):
+            self._store.note_restore(generation)
 
     def _living(self, life: Life, restored_from: str | None) -> Life:
         self._state.change(state="running", root_pid=life.cell.root_pid, restored_from=restored_from)

@@ -11,8 +11,9 @@ from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.images import Images
 from criu_train.progress.line import NOTHING, Told
 from criu_train.store.environment import Environment
-from criu_train.store.manifest import ExternalFile, ManifestFields
+from criu_train.store.manifest import ExternalFile, HookFacts, ManifestFields
 from criu_train.store.state import Run
+from criu_train.supervisor.rendezvous import NO_MEETING, Meeting
 from criu_train.units import format_size
 from criu_train.workspace.fingerprint import external_file, fingerprint
 from criu_train.workspace.listing import Listing
@@ -37,6 +38,8 @@ def describe_snapshot(
     aside_us: int | None = None,
     at_work: bool | None = None,
     progress: Told = NOTHING,
+    meeting: Meeting = NO_MEETING,
+    hooks: HookFacts | None = None,
 ) -> ManifestFields:
     """``root_pid`` as the cell numbers it. CRIU's own figures are missing from a dump that has not ended yet.
 
@@ -46,7 +49,8 @@ def describe_snapshot(
     are told here.
     """
     host, stats = fingerprint(), images.dump_stats()
-    external = _external(images, {entry.path for entry in listing.entries})
+    ours = (hooks.directory + "/",) if hooks is not None else ()
+    external = _external(images, {entry.path for entry in listing.entries}, ours)
     if environment is not None:
         environment = replace(environment, data=data_files(images.files(), external, listing.entries))
     return ManifestFields(
@@ -72,6 +76,9 @@ def describe_snapshot(
         step=progress.step,
         metrics={**({} if progress.epoch is None else {"epoch": progress.epoch}), **progress.metrics},
         at_work=at_work,
+        aligned=meeting.aligned,
+        parked_us=None if meeting.aligned is None else round(meeting.parked_s * 1e6),
+        hooks=hooks,
         notes=tuple(notes),
     )
 
@@ -97,9 +104,12 @@ def notes_of(
     return tuple(notes)
 
 
-def _external(images: Images, listed: set[str]) -> tuple[ExternalFile, ...]:
-    """The files that a restore needs as they are; those of the workspace a rollback puts back, or tells."""
-    paths = {file.path for file in images.files() if not file.deleted} - listed
+def _external(images: Images, listed: set[str], ours: tuple[str, ...]) -> tuple[ExternalFile, ...]:
+    """The files that a restore needs as they are; those of the workspace a rollback puts back, or tells.
+
+    ``ours``: beginnings of paths that are made anew at every restore.
+    """
+    paths = {file.path for file in images.files() if not file.deleted and not file.path.startswith(ours)} - listed
     found = []
     for path in sorted(paths):
         with contextlib.suppress(OSError):

@@ -32,6 +32,7 @@ class RunOptions:
     capabilities: Literal["drop", "keep"] = "drop"
     prove: Literal["every", "newest", "never"] = "never"
     on_supervisor_loss: Literal["keep", "stop"] = "keep"
+    align_timeout: float = 10.0
     dump_timeout: float = 300.0
     restore_timeout: float = 600.0
     file_limit: int = 1 << 30

@@ -32,11 +32,13 @@ from criu_train.supervisor.blame import blame_the_snapshot
 from criu_train.supervisor.devices import Devices
 from criu_train.supervisor.feeding import ArchiveLostError, Feeder
 from criu_train.supervisor.fitting import fit, verified
+from criu_train.supervisor.hook_files import HookFiles
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reconnecting import free_ports, notes_of, reconnect_here
+from criu_train.supervisor.sameness import see_same
 from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import Journals
 from criu_train.workspace.listing import Listing, listing_of
@@ -66,6 +68,7 @@ class Restored:
     snapshot: Snapshot
     listing: Listing
     rollback_summary: str
+    hooks: HookFiles | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -79,13 +82,23 @@ class UndoFailedError(CriuTrainError):
 
 
 CellFactory = Callable[[], Awaitable[Cell]]
+HooksFactory = Callable[[Snapshot], HookFiles | None]
 
 
 class Restorer:
-    """Tries snapshots in the order given. ``new_cell`` starts an empty cell with a journal of its own."""
+    """Tries snapshots in the order given. ``new_cell`` starts an empty cell with a journal of its own, ``new_hooks``
+    makes what the hooks of a snapshot's training look for."""
 
     def __init__(
-        self, *, store: Store, criu: Criu, keeper: Keeper, options: RunOptions, runtime: Path, new_cell: CellFactory
+        self,
+        *,
+        store: Store,
+        criu: Criu,
+        keeper: Keeper,
+        options: RunOptions,
+        runtime: Path,
+        new_cell: CellFactory,
+        new_hooks: HooksFactory,
     ) -> None:
         self._store = store
         self._criu = criu
@@ -93,6 +106,7 @@ class Restorer:
         self._options = options
         self._runtime = runtime
         self._new_cell = new_cell
+        self._new_hooks = new_hooks
         self.attempts: list[Attempt] = []
 
     async def restore_first_that_works(self, snapshots: Sequence[Snapshot]) -> Restored | None:
@@ -134,7 +148,9 @@ class Restorer:
             rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
             reached("rolled-back")
             cell: Cell | None = None
+            hooks: HookFiles | None = None
             try:
+                hooks = self._new_hooks(snapshot)
                 cell = await self._new_cell()
                 reached("cell-ready")
                 await self._run_criu(cell, snapshot, manifest, feeder, reconnected)
@@ -144,7 +160,10 @@ class Restorer:
                 reached("rollback-committed")
                 await cell.adopt(manifest.root_pid)
                 await _see_alive(cell)
+                await see_same(cell, manifest, hooks, self._options.restore_timeout)
             except BaseException as error:
+                if hooks is not None:
+                    hooks.close()
                 if cell is not None:
                     await cell.kill()
                     # What the tree did before it was found wanting is undone first, then the rollback itself.
@@ -161,7 +180,7 @@ class Restorer:
                     ) from error
                 raise
         all_warnings = (*warnings, *rollback.warnings)
-        return Restored(cell, snapshot, listing, rollback.summary, all_warnings, notes_of(reconnected))
+        return Restored(cell, snapshot, listing, rollback.summary, hooks, all_warnings, notes_of(reconnected))
 
     def _reconnect(self, snapshot: Snapshot, renamed: Mapping[str, str]) -> Reconnected:
         return reconnect_here(snapshot, self._criu.pycriu, self._options.tcp, renamed)

@@ -30,6 +30,7 @@ from criu_train.supervisor.memory import give_large_blocks_back
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import OutputFollower, our_terminal_size
 from criu_train.supervisor.progress import Progress
+from criu_train.supervisor.rendezvous import Rendezvous
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
 from criu_train.supervisor.schedule import Schedule
@@ -240,6 +241,8 @@ class Supervisor:
             await cell.close()
             return outcome
         finally:
+            if life.hooks is not None:
+                life.hooks.close(remove=cell.ended.done())
             if follower is not None:
                 await asyncio.to_thread(follower.stop)
 
@@ -247,6 +250,12 @@ class Supervisor:
         blobs = life.snapshot.files if life.snapshot else None
         policy, seal = self._beginner.policy(life.run), self._store.seal
         tracker = Tracker(policy, life.listing, life.cell.journal, blobs=blobs, seal=seal)
+        rendezvous = Rendezvous(
+            life.hooks,
+            life.cell,
+            limit_s=self._options.align_timeout,
+            wanted=lambda: self._state.state.state == "running" and self._requests.dump("hook"),
+        )
         context = DumpContext(
             store=self._store,
             run=life.run,
@@ -256,6 +265,7 @@ class Supervisor:
             keeper=self._keeper,
             options=self._options,
             runtime=self._runtime,
+            rendezvous=rendezvous,
         )
         return Watcher(
             cell=life.cell,
@@ -269,6 +279,7 @@ class Supervisor:
             schedule=schedule,
             foresight=None if life.snapshot else Foresight(self._events, self._reporter),
             vigil=vigil,
+            rendezvous=rendezvous,
         )
 
     def _follow_output(self, start: int) -> OutputFollower | None:

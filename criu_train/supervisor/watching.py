@@ -24,6 +24,7 @@ from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.prover import Prover
+from criu_train.supervisor.rendezvous import Rendezvous
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, WantedDump
 from criu_train.supervisor.schedule import Schedule
@@ -73,6 +74,7 @@ class Watcher:
         schedule: Schedule,
         foresight: Foresight | None = None,
         vigil: Vigil | None = None,
+        rendezvous: Rendezvous | None = None,
     ) -> None:
         self._cell = cell
         self._dumper = dumper
@@ -88,14 +90,17 @@ class Watcher:
         self._prover = Prover(store, options.prove, events, reporter)
         self._foresight = foresight
         self._vigil = vigil or Vigil()
+        self._rendezvous = rendezvous or Rendezvous(None, cell, limit_s=0)
         self._skipped = False
         self._late: asyncio.Future[Any] | None = None
 
     async def watch(self) -> Outcome:
         """Returns when the cell's training is gone. The cell itself still has to be closed."""
+        meeting = asyncio.ensure_future(self._rendezvous.watch())
         try:
             return await self._watch()
         finally:
+            meeting.cancel()
             await self._prover.stop()
 
     async def _watch(self) -> Outcome:
@@ -189,6 +194,7 @@ class Watcher:
         except CriuTrainError as error:
             if not isinstance(error, TrainingEndedError):
                 self._dump_failed(trigger, error)
+            self._rendezvous.refuse(str(error))
             return error
         finally:
             await self._vigil.begin_anew()

@@ -202,7 +202,7 @@ class Catalog:
 
     def _see_volatile(self, opened: Opened) -> None:
         for path in opened.read:
-            if path.startswith(VOLATILE):
+            if path.startswith(VOLATILE) and not path.startswith(self._excluded):
                 self._see(path, "volatile")
         for path in opened.directories:
             self._see(path, "volatile")

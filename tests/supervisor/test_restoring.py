@@ -53,6 +53,7 @@ async def test_the_loop_goes_on_while_a_snapshot_is_compared_with_this_machine(
         options=cast(RunOptions, None),
         runtime=tmp_path,
         new_cell=unfit,
+        new_hooks=lambda _: None,
     )
     restoring_task = asyncio.ensure_future(restorer.restore_first_that_works([snapshot]))
     while not asked.is_set():
