@@ -66,6 +66,11 @@ def utc_now_iso() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def utc_now_iso_ms() -> str:
+    """The time now as ``2026-11-21T20:45:12.345Z``."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def seconds_until(iso: str) -> float:
     """From now until a time in ISO 8601; 0 when it is past."""
     return max(0.0, (datetime.fromisoformat(iso) - datetime.now(UTC)).total_seconds())

@@ -15,6 +15,9 @@ import psutil
 import pytest
 from harness import TEST_MARK, Job, Undisturbed, link_remaps, marked, mounts, run_undisturbed, until
 
+from criu_train.store.event_schema import misfits
+from criu_train.store.events import EventLog
+
 StartJob = Callable[..., Job]
 Reference = Callable[[Sequence[str]], Undisturbed]
 
@@ -93,8 +96,11 @@ def end_everything(mark: str) -> None:
 
 
 @pytest.fixture
-def start_job(place: Path, nothing_stays_behind: None) -> Iterator[StartJob]:
-    """Starts jobs in directories of their own; ends those that still run after the test."""
+def start_job(request: pytest.FixtureRequest, place: Path, nothing_stays_behind: None) -> Iterator[StartJob]:
+    """Starts jobs in directories of their own; ends those that still run after the test.
+
+    Whatever a job does, its events are as they are documented.
+    """
     jobs: list[Job] = []
 
     def start(command: Sequence[str], *options: str, name: str = "job", **settings: object) -> Job:
@@ -105,6 +111,9 @@ def start_job(place: Path, nothing_stays_behind: None) -> Iterator[StartJob]:
     yield start
     for job in jobs:
         job.close()
+        if not request.node.failed:
+            events = EventLog(job.store / "events.jsonl").read()
+            assert not [problem for event in events for problem in misfits(event)], "see docs/events.md"
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ class Beginner:
 
     async def _restore(self, start: Start, run: Run) -> Life | None:
         self._state.change(state="restoring", run=run.id)
+        self._events.run, began = run.id, time.monotonic()
         restorer = Restorer(
             store=self._store,
             criu=self._criu,
@@ -141,8 +143,14 @@ class Beginner:
                 await restored.cell.kill()
                 raise
         self._reporter.restored(snapshot, restored.rollback_summary, restored.notes, restored.warnings)
-        told = {"notes": list(restored.notes), "warnings": list(restored.warnings)}
-        self._events.append("restored", snapshot=snapshot.id, **told)
+        self._events.append(
+            "restored",
+            snapshot=snapshot.id,
+            step=snapshot.manifest.step if snapshot.manifest else None,
+            seconds=round(time.monotonic() - began, 3),
+            notes=list(restored.notes),
+            warnings=list(restored.warnings),
+        )
         return self._living(Life(run, restored.cell, snapshot, restored.listing, hooks=restored.hooks), snapshot.id)
 
     async def _start_cold(self, start: Start) -> Life:
@@ -174,11 +182,13 @@ class Beginner:
             self._store.forget_run()
             self._state.change(run=None)
             raise
-        self._events.append("started", run=run.id, command=list(start.command), reason=start.reason)
+        self._events.run = run.id
+        self._events.append("started", command=list(start.command), reason=start.reason)
         return self._living(Life(run, cell, hooks=hooks), None)
 
     def adopt(self, orphan: Orphan) -> Life:
         """Take over a training that lost its supervisor: nothing about it changes."""
+        self._events.run = orphan.run.id
         self._events.append("adopted", init_pid=orphan.cell.init_pid, lost_supervisor_pid=orphan.state.supervisor_pid)
         self._reporter.adopted(orphan.cell.init_pid)
         hooks = self._hooks_of(orphan.run, orphan.snapshot, adopted=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from criu_train.cell.processes import command_of
 from criu_train.cell.records import CriuExit, Cut
@@ -12,6 +13,7 @@ from criu_train.criu.images import Images
 from criu_train.progress.line import NOTHING, Told
 from criu_train.store.environment import Environment
 from criu_train.store.manifest import ExternalFile, HookFacts, ManifestFields
+from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.supervisor.rendezvous import NO_MEETING, Meeting
 from criu_train.units import format_size
@@ -81,6 +83,28 @@ def describe_snapshot(
         hooks=hooks,
         notes=tuple(notes),
     )
+
+
+def event_of(snapshot: Snapshot, seconds: float, notes: Sequence[str]) -> dict[str, Any]:
+    """What ``events.jsonl`` tells of a dump that took so many seconds."""
+    told = snapshot.manifest
+    assert told is not None
+    metrics = dict(told.metrics)
+    return {
+        "snapshot": snapshot.id,
+        "trigger": told.trigger,
+        "step": told.step,
+        "epoch": metrics.pop("epoch", None),
+        "metrics": metrics,
+        "frozen_time_us": told.frozen_time_us,
+        "seconds": round(seconds, 3),
+        "memory_bytes": told.memory_bytes,
+        "stored_bytes": told.stored_bytes,
+        "added_bytes": told.added_bytes,
+        "tasks": told.tasks,
+        "aligned": None,
+        "notes": list(notes),
+    }
 
 
 def notes_of(

@@ -207,7 +207,7 @@ def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:
     state = read_state(store.layout.supervisor)
     ended = read_ended(store.layout.cell, run.id)
     cause = describe_interruption(state, ended)
-    EventLog(store.layout.events).append("interrupted", run=run.id, cause=cause)
+    EventLog(store.layout.events, run.id).append("interrupted", cause=cause)
     reporter.interrupted(cause)
     # Once asked to stop, a training that ends itself with 0 has not come to its end.
     unwatched = state is None or state.state in (ALIVE | {"lost"}) - {"stopping"}
@@ -216,7 +216,8 @@ def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:
 
 def _finish_alone(store: Store, ended: Ended, reporter: Reporter) -> int:
     """The training came to its end while its supervisor was lost: that is told once, and then the run is over."""
+    run = store.run
     store.finish_run(ended.exit_code, describe_end(ended))
-    EventLog(store.layout.events).append("finished", exit_code=ended.exit_code)
+    EventLog(store.layout.events, run.id if run else None).append("finished", exit_code=ended.exit_code)
     reporter.ended(ended)
     return ended.exit_code

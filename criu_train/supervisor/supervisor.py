@@ -25,11 +25,13 @@ from criu_train.supervisor.cause import describe_end
 from criu_train.supervisor.control import ControlServer
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight
+from criu_train.supervisor.gauge import Gauge
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.memory import give_large_blocks_back
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import OutputFollower, our_terminal_size
 from criu_train.supervisor.progress import Progress
+from criu_train.supervisor.recording import Recorder
 from criu_train.supervisor.rendezvous import Rendezvous
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
@@ -70,6 +72,7 @@ class Supervisor:
         self._runtime = runtime
         self._events = EventLog(store.layout.events)
         self._requests = Requests()
+        self._gauge = Gauge(store.layout.output_log, options.progress_regex)
         self._keeper = Keeper(runtime, options.memory_limit, store.seal)
         self._progress = Progress()
         self._standstills = Standstills(store, options.progress_limit, self._events, reporter)
@@ -237,7 +240,8 @@ class Supervisor:
         self._requests.on_resize = lambda: cell.resize(our_terminal_size())
         self._requests.on_resize()  # a restored terminal has the size that it had
         try:
-            outcome = await watcher.watch()
+            async with Recorder(self._gauge, self._events, life.run.started_at):
+                outcome = await watcher.watch()
             await cell.close()
             return outcome
         finally:

@@ -19,6 +19,7 @@ from criu_train.store.events import EventLog
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
 from criu_train.supervisor.attempt import Dumped
+from criu_train.supervisor.describing import event_of
 from criu_train.supervisor.dump_errors import TrainingEndedError
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight
@@ -214,17 +215,8 @@ class Watcher:
     def _dump_succeeded(self, dumped: Dumped, seconds: float) -> None:
         snapshot = dumped.snapshot
         self._snapshots.append((snapshot.id, time.monotonic() - self._began))
-        assert snapshot.manifest is not None
         self._state.change(last_snapshot=snapshot.id)
-        self._events.append(
-            "dumped",
-            snapshot=snapshot.id,
-            trigger=snapshot.manifest.trigger,
-            frozen_time_us=snapshot.manifest.frozen_time_us,
-            stored_bytes=snapshot.manifest.stored_bytes,
-            seconds=round(seconds, 3),
-            notes=list(dumped.notes),
-        )
+        self._events.append("dumped", **event_of(snapshot, seconds, dumped.notes))
         self._reporter.dumped(snapshot, seconds, dumped.notes)
         if self._requests.stop_signal is None:
             self._prover.take(snapshot)
