@@ -40,10 +40,23 @@ class _Pattern(click.ParamType[Any]):
         return pattern
 
 
+class _Endpoint(click.ParamType[Any]):
+    name = "[host:]port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from criu_train.supervisor.options import Endpoint
+
+        host, _, port = value.rpartition(":")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+            self.fail(f"{value!r} ends in no port; write it like 9100, 0.0.0.0:9100 or [::1]:9100", param, ctx)
+        return Endpoint(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
+
+
 ID_HELP = "ID: an id, a unique beginning of one, the number after its dash, latest, latest~1, @step:9 or @best:loss."
 DURATION = _Parsed("duration", parse_duration)
 SIZE = _Parsed("size", parse_size)
 PATTERN = _Pattern()
+ENDPOINT = _Endpoint()
 
 
 def option(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

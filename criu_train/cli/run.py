@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from criu_train.cli.parameters import DURATION, PATTERN, SIZE, option
+from criu_train.cli.parameters import DURATION, ENDPOINT, PATTERN, SIZE, option
 from criu_train.cli.settings import Settings
 
 
@@ -74,6 +74,24 @@ def supervision_options(command: Any) -> Any:
                 default=None,
                 help="How to find step, epoch and metrics in the training's output, by named groups; what frameworks "
                 "print is understood without.",
+            ),
+            option(
+                "--metrics-port",
+                type=ENDPOINT,
+                default=None,
+                help="Serve metrics for Prometheus at this port, of this machine's loopback address unless told "
+                "otherwise.",
+            ),
+            option(
+                "--metrics-textfile",
+                type=click.Path(dir_okay=False, resolve_path=True, path_type=Path),
+                default=None,
+                help="Write the same metrics to this file, for node_exporter's textfile collector.",
+            ),
+            option(
+                "--on-event",
+                default=None,
+                help="Run this shell command for each event but progress, the event as JSON on its stdin.",
             ),
             option(
                 "--workspace",

@@ -22,6 +22,7 @@ from criu_train.supervisor.adopting import can_be_adopted, lost_state, reach, wa
 from criu_train.supervisor.cause import describe_end, describe_interruption, read_ended
 from criu_train.supervisor.control import ask, runtime_directory
 from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.outlets import Outlets, outlets
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.start import AlreadyEnded, Start, start_of_command, start_of_snapshot
 from criu_train.supervisor.state import ALIVE, State, read_state
@@ -44,11 +45,12 @@ def run_command(
             return code
         lock = StoreLock.acquire(store.layout)
     try:
-        ended_alone = _tell_interruption(store, reporter)
-        start = start_of_command(store, command, str(Path.cwd()), fresh=options.fresh, ended_alone=ended_alone)
-        if isinstance(start, AlreadyEnded):
-            return _finish_alone(store, start.ended, reporter)
-        return _supervise(store, lock, criu, start, options=options, reporter=reporter)
+        with outlets(store, options, reporter) as told:
+            ended_alone = _tell_interruption(store, told.events, reporter)
+            start = start_of_command(store, command, str(Path.cwd()), fresh=options.fresh, ended_alone=ended_alone)
+            if isinstance(start, AlreadyEnded):
+                return _finish_alone(store, start.ended, told.events, reporter)
+            return _supervise(store, lock, criu, start, options=options, outlets=told, reporter=reporter)
     finally:
         lock.release()
 
@@ -76,7 +78,8 @@ def restore_snapshot(root: Path, wanted: str, options: RunOptions, reporter: Rep
         snapshot = store.find(wanted)
         start = start_of_snapshot(store, snapshot)
         options = replace(options, on_restore_failure="fail")
-        return _supervise(store, lock, criu, start, options=options, reporter=reporter)
+        with outlets(store, options, reporter) as told:
+            return _supervise(store, lock, criu, start, options=options, outlets=told, reporter=reporter)
     finally:
         lock.release()
 
@@ -132,7 +135,14 @@ def _fit_machine(options: RunOptions) -> Criu:
 
 
 def _supervise(
-    store: Store, lock: StoreLock, criu: Criu, start: Start, *, options: RunOptions, reporter: Reporter
+    store: Store,
+    lock: StoreLock,
+    criu: Criu,
+    start: Start,
+    *,
+    options: RunOptions,
+    outlets: Outlets,
+    reporter: Reporter,
 ) -> int:
     if how := swappable(store.layout.root):
         reporter.warning(
@@ -149,7 +159,13 @@ def _supervise(
     wanted = start.candidates[0].id if start.candidates and options.tcp == "keep" else None
     _tidy_up(store, tree=[], wanted=wanted)
     supervisor = Supervisor(
-        store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime_directory()
+        store=store,
+        lock=lock,
+        criu=criu,
+        options=options,
+        reporter=reporter,
+        runtime=runtime_directory(),
+        outlets=outlets,
     )
     return asyncio.run(supervisor.supervise(start))
 
@@ -177,10 +193,18 @@ async def _adopt(store: Store, criu: Criu, state: State, *, options: RunOptions,
         # Else no CRIU was at work, and whoever stands still in the tree was stopped on purpose.
         left_by_a_dump = orphan.cell.tree() if state.state in ("dumping", "stopping") else []
         await asyncio.to_thread(_tidy_up, store, tree=left_by_a_dump, wanted=None)
-        supervisor = Supervisor(
-            store=store, lock=lock, criu=criu, options=options, reporter=reporter, runtime=runtime, before=state
-        )
-        return await supervisor.supervise(orphan)
+        with outlets(store, options, reporter) as told:
+            supervisor = Supervisor(
+                store=store,
+                lock=lock,
+                criu=criu,
+                options=options,
+                reporter=reporter,
+                runtime=runtime,
+                outlets=told,
+                before=state,
+            )
+            return await supervisor.supervise(orphan)
     finally:
         lock.release()
 
@@ -199,7 +223,7 @@ def _tidy_up(store: Store, *, tree: list[int], wanted: str | None) -> None:
     store.layout.cell.unlink(missing_ok=True)  # it has been read, and tells nothing about what comes now
 
 
-def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:
+def _tell_interruption(store: Store, events: EventLog, reporter: Reporter) -> Ended | None:
     """Tell and record why an unfinished run was interrupted. Returns how the training ended if nobody watched."""
     run = store.run
     if run is None or run.finished_at is not None:
@@ -207,17 +231,17 @@ def _tell_interruption(store: Store, reporter: Reporter) -> Ended | None:
     state = read_state(store.layout.supervisor)
     ended = read_ended(store.layout.cell, run.id)
     cause = describe_interruption(state, ended)
-    EventLog(store.layout.events, run.id).append("interrupted", cause=cause)
+    events.run = run.id
+    events.append("interrupted", cause=cause)
     reporter.interrupted(cause)
     # Once asked to stop, a training that ends itself with 0 has not come to its end.
     unwatched = state is None or state.state in (ALIVE | {"lost"}) - {"stopping"}
     return ended if unwatched else None
 
 
-def _finish_alone(store: Store, ended: Ended, reporter: Reporter) -> int:
+def _finish_alone(store: Store, ended: Ended, events: EventLog, reporter: Reporter) -> int:
     """The training came to its end while its supervisor was lost: that is told once, and then the run is over."""
-    run = store.run
     store.finish_run(ended.exit_code, describe_end(ended))
-    EventLog(store.layout.events, run.id if run else None).append("finished", exit_code=ended.exit_code)
+    events.append("finished", exit_code=ended.exit_code)
     reporter.ended(ended)
     return ended.exit_code

@@ -55,10 +55,11 @@ class Gauge:
     @property
     def steps_per_second(self) -> float | None:
         """Over the last minute; None before two steps are known, 0 once the next one is long overdue."""
-        if len(self._steps) < 2:
+        steps = tuple(self._steps)  # at once: others ask from threads of their own
+        if len(steps) < 2:
             return None
-        (began, first), (ended, last) = self._steps[0], self._steps[-1]
-        usual_s = (ended - began) / (len(self._steps) - 1)
+        (began, first), (ended, last) = steps[0], steps[-1]
+        usual_s = (ended - began) / (len(steps) - 1)
         if self._clock() - ended > max(_WINDOW_S, _OVERDUE * usual_s):
             return 0.0
         return (last - first) / (ended - began) if ended > began else None

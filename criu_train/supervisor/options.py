@@ -11,11 +11,23 @@ from criu_train.criu.connections import TcpPolicy
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """A TCP port of an address of this machine."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Durations in seconds, sizes in bytes. ``every`` None means no timer, ``warmup`` None no trial dump,
     ``progress_limit`` None that a restored training may stand still for ever.
 
     ``memory_limit``: the most memory kept for captures, None for half of what is free. ``umask``: the training's.
+    ``on_event``: for the shell.
     """
 
     every: float | None = 1800.0
@@ -40,3 +52,6 @@ class RunOptions:
     umask: int = 0o022
     workspace: tuple[Path, ...] = field(default=())
     progress_regex: re.Pattern[str] | None = None
+    metrics_port: Endpoint | None = None
+    metrics_textfile: Path | None = None
+    on_event: str | None = None

@@ -15,7 +15,6 @@ from criu_train.cell.records import Ended
 from criu_train.criu.find import Criu
 from criu_train.criu.schema import image_schema
 from criu_train.errors import CriuTrainError
-from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.store import Store
 from criu_train.supervisor.adopting import Orphan, door_of
@@ -29,6 +28,7 @@ from criu_train.supervisor.gauge import Gauge
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.memory import give_large_blocks_back
 from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.outlets import Outlets
 from criu_train.supervisor.output import OutputFollower, our_terminal_size
 from criu_train.supervisor.progress import Progress
 from criu_train.supervisor.recording import Recorder
@@ -62,6 +62,7 @@ class Supervisor:
         options: RunOptions,
         reporter: Reporter,
         runtime: Path,
+        outlets: Outlets,
         before: State | None = None,
     ) -> None:
         self._store = store
@@ -70,9 +71,10 @@ class Supervisor:
         self._options = options
         self._reporter = reporter
         self._runtime = runtime
-        self._events = EventLog(store.layout.events)
+        self._events = outlets.events
         self._requests = Requests()
         self._gauge = Gauge(store.layout.output_log, options.progress_regex)
+        outlets.show(self._gauge)
         self._keeper = Keeper(runtime, options.memory_limit, store.seal)
         self._progress = Progress()
         self._standstills = Standstills(store, options.progress_limit, self._events, reporter)
