@@ -24,6 +24,18 @@ def parse_size(text: str) -> int:
     return int(_parse(text, _BYTES, "size", "500M, 2G or 1GiB"))
 
 
+def parse_share(text: str) -> float:
+    """``1%`` or ``0.01``: more than nothing and less than all; raises ValueError."""
+    number = text.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if number != text.strip() else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError(f"{text!r} is not a share; write it like 1% or 0.01")
+    return share
+
+
 def _parse(text: str, units: dict[str, int], kind: str, examples: str) -> float:
     match = _QUANTITY.fullmatch(text.strip())
     if match is None or match[2].lower() not in units:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from criu_train.units import parse_duration, parse_size
+from criu_train.units import parse_duration, parse_share, parse_size
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -25,6 +25,11 @@ class _Parsed(click.ParamType[Any]):
             return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class _Every(_Parsed):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else super().convert(value, param, ctx)
 
 
 class _Pattern(click.ParamType[Any]):
@@ -54,6 +59,8 @@ class _Endpoint(click.ParamType[Any]):
 
 ID_HELP = "ID: an id, a unique beginning of one, the number after its dash, latest, latest~1, @step:9 or @best:loss."
 DURATION = _Parsed("duration", parse_duration)
+EVERY = _Every("duration|auto", parse_duration)
+SHARE = _Parsed("percent", parse_share)
 SIZE = _Parsed("size", parse_size)
 PATTERN = _Pattern()
 ENDPOINT = _Endpoint()

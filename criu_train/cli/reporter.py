@@ -59,11 +59,10 @@ class ConsoleReporter:
     def cold_start(self, reason: str) -> None:
         self._say(f"cold start: {reason}")
 
-    def started(self, supervisor_pid: int, every_s: float | None, trial_s: float | None) -> None:
-        every = f"a snapshot every {format_duration(every_s)}" if every_s else "no timer"
+    def started(self, supervisor_pid: int, plan: str, trial_s: float | None) -> None:
         if trial_s is not None:
-            every += f", one in {format_duration(trial_s)} to see that it works"
-        self._say(f"watching, {every}; kill -USR1 {supervisor_pid} takes one now")
+            plan += f", one in {format_duration(trial_s)} to see that it works"
+        self._say(f"watching, {plan}; kill -USR1 {supervisor_pid} takes one now")
 
     def warning(self, what: str, tip: str | None = None) -> None:
         self._say(f"warning: {what}" + (f" (tip: {tip})" if tip else ""), "yellow")

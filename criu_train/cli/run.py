@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from criu_train.cli.parameters import DURATION, ENDPOINT, PATTERN, SIZE, option
+from criu_train.cli.parameters import DURATION, ENDPOINT, EVERY, PATTERN, SHARE, SIZE, option
 from criu_train.cli.settings import Settings
 
 
@@ -15,7 +15,31 @@ def supervision_options(command: Any) -> Any:
     """The options that ``run`` and ``restore`` share."""
     for decorate in reversed(
         (
-            option("--every", type=DURATION, default="30m", help="Time between two snapshots; 0 for no timer."),
+            option(
+                "--every",
+                type=EVERY,
+                default="30m",
+                help="Time between two snapshots; 0 for no timer; auto: found out from what they cost.",
+            ),
+            option(
+                "--every-steps", type=click.IntRange(min=1), default=None, help="A snapshot after so many steps, too."
+            ),
+            option(
+                "--every-epochs", type=click.IntRange(min=1), default=None, help="A snapshot after so many epochs, too."
+            ),
+            option(
+                "--overhead",
+                type=SHARE,
+                default="1%",
+                help="With --every auto: the most of the time that snapshots may hold the training up.",
+            ),
+            option(
+                "--mtbf",
+                type=DURATION,
+                default=None,
+                help="With --every auto: the time between two interruptions; default: as seen in this run, once a day "
+                "to begin with.",
+            ),
             option(
                 "--warmup",
                 type=DURATION,

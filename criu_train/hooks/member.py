@@ -96,36 +96,31 @@ class Member:
     ) -> None:
         """Write it down; if the supervisor waits for it, park."""
         try:
-            if step is not None:
-                self._step = int(step)
-            if epoch is not None:
-                self._epoch = float(epoch)
             values, index = self._values, self._index
             for name, value in metrics.items():
                 values[index[name]] = float(value)
-            self._write()
+            self._write(self._step if step is None else int(step), self._epoch if epoch is None else float(epoch))
         except (KeyError, struct.error, TypeError, ValueError, OverflowError, RuntimeError):
             self._write_with_care(step, epoch, metrics)
         told = self._told
         if told[layout.ROUND] != self._round or told[layout.GENERATION] != self.generation:
             self._meet(step is not None)
 
-    def _write(self) -> None:
-        self._number = number = self._number + 1
+    def _write(self, step: int, epoch: float) -> None:
+        number, values = self._number + 1, self._values
         where = layout.REPORTS[number & 1]
-        values = self._values
-        self._format.pack_into(self._page, where, number, len(values), self._step, self._epoch, *values, number)
+        self._format.pack_into(self._page, where, number, len(values), step, epoch, *values, number)
+        self._number, self._step, self._epoch = number, step, epoch
 
     def _write_with_care(self, step: Any, epoch: Any, metrics: Mapping[str, Any]) -> None:
         """The first report of a metric, or one with something that is no number, which is left out."""
-        self._step, self._epoch = _int(step, self._step), _float(epoch, self._epoch)
         for name, value in metrics.items():
             number = _float(value, math.nan)
             if name in self._index:
                 self._values[self._index[name]] = number
             elif not math.isnan(number) and len(self._values) < layout.METRICS:
                 self._learn(name, number)
-        self._write()
+        self._write(_int(step, self._step), _float(epoch, self._epoch))
 
     def _learn(self, name: str, number: float) -> None:
         names = json.dumps([*self._index, name]).encode()

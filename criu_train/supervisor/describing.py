@@ -12,7 +12,7 @@ from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.images import Images
 from criu_train.progress.line import NOTHING, Told
 from criu_train.store.environment import Environment
-from criu_train.store.manifest import ExternalFile, HookFacts, ManifestFields
+from criu_train.store.manifest import ExternalFile, HookFacts, Manifest, ManifestFields
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.supervisor.rendezvous import NO_MEETING, Meeting
@@ -85,24 +85,36 @@ def describe_snapshot(
     )
 
 
+def told_in(manifest: Manifest) -> Told:
+    """How far the training was."""
+    metrics = dict(manifest.metrics)
+    return Told(manifest.step, metrics.pop("epoch", None), metrics)
+
+
+def pause_of(manifest: Manifest) -> float:
+    """How long the dump has held the training up, seconds."""
+    return ((manifest.frozen_time_us or 0) + (manifest.parked_us or 0)) / 1e6
+
+
 def event_of(snapshot: Snapshot, seconds: float, notes: Sequence[str]) -> dict[str, Any]:
     """What ``events.jsonl`` tells of a dump that took so many seconds."""
     told = snapshot.manifest
     assert told is not None
-    metrics = dict(told.metrics)
+    progress = told_in(told)
     return {
         "snapshot": snapshot.id,
         "trigger": told.trigger,
-        "step": told.step,
-        "epoch": metrics.pop("epoch", None),
-        "metrics": metrics,
+        "step": progress.step,
+        "epoch": progress.epoch,
+        "metrics": dict(progress.metrics),
         "frozen_time_us": told.frozen_time_us,
         "seconds": round(seconds, 3),
         "memory_bytes": told.memory_bytes,
         "stored_bytes": told.stored_bytes,
         "added_bytes": told.added_bytes,
         "tasks": told.tasks,
-        "aligned": None,
+        "aligned": told.aligned,
+        "parked_us": told.parked_us,
         "notes": list(notes),
     }
 

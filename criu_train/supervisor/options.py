@@ -23,14 +23,20 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Durations in seconds, sizes in bytes. ``every`` None means no timer, ``warmup`` None no trial dump,
+    """Durations in seconds, sizes in bytes. ``every``: None for no timer, or found out from what dumps cost, see
+    ``interval``: within ``overhead`` (a share of the time), by ``mtbf`` or, None, by the failures seen.
+    ``every_steps``, ``every_epochs``: None for none. ``warmup`` None no trial dump,
     ``progress_limit`` None that a restored training may stand still for ever.
 
     ``memory_limit``: the most memory kept for captures, None for half of what is free. ``umask``: the training's.
     ``on_event``: for the shell.
     """
 
-    every: float | None = 1800.0
+    every: float | Literal["auto"] | None = 1800.0
+    every_steps: int | None = None
+    every_epochs: int | None = None
+    overhead: float = 0.01
+    mtbf: float | None = None
     warmup: float | None = 60.0
     keep: int = 5
     fresh: bool = False

@@ -15,6 +15,7 @@ from criu_train.cell.records import Ended
 from criu_train.criu.find import Criu
 from criu_train.criu.schema import image_schema
 from criu_train.errors import CriuTrainError
+from criu_train.progress.line import NOTHING, Told
 from criu_train.store.lock import StoreLock
 from criu_train.store.store import Store
 from criu_train.supervisor.adopting import Orphan, door_of
@@ -30,6 +31,7 @@ from criu_train.supervisor.memory import give_large_blocks_back
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.outlets import Outlets
 from criu_train.supervisor.output import OutputFollower, our_terminal_size
+from criu_train.supervisor.planning import Planner
 from criu_train.supervisor.progress import Progress
 from criu_train.supervisor.recording import Recorder
 from criu_train.supervisor.rendezvous import Rendezvous
@@ -44,6 +46,8 @@ from criu_train.supervisor.watching import Outcome, Watcher
 from criu_train.units import seconds_until
 from criu_train.workspace.tracker import Tracker
 
+# Between two looks at the training's progress, where it decides about dumps.
+_LOOK_S = 0.25
 _BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
@@ -73,7 +77,9 @@ class Supervisor:
         self._runtime = runtime
         self._events = outlets.events
         self._requests = Requests()
-        self._gauge = Gauge(store.layout.output_log, options.progress_regex)
+        self._rendezvous: Rendezvous | None = None
+        self._gauge = Gauge(store.layout.output_log, options.progress_regex, overlay=self._told_by_hooks)
+        self._planner = Planner(options, self._events)
         outlets.show(self._gauge)
         self._keeper = Keeper(runtime, options.memory_limit, store.seal)
         self._progress = Progress()
@@ -229,20 +235,19 @@ class Supervisor:
     async def _watch(self, life: Life, vigil: Vigil | None) -> Outcome:
         cell, output = life.cell, self._store.layout.output_log
         try:
-            # What was restored has been dumped before: there is nothing to try.
-            trial_after = None if life.snapshot else self._options.warmup
-            schedule = Schedule(self._options.every, trial_after, left=self._left_of_interval if life.adopted else None)
+            schedule = self._planner.schedule(life, lambda: self._gauge.told, self._left_of_interval)
             watcher = self._watcher(life, schedule, vigil)
             follower = self._follow_output(_shown_so_far(output, life))
         except BaseException:
             if not life.adopted:
                 await cell.kill()  # nobody would watch over it; the run goes on from the same snapshot
             raise
-        self._reporter.started(os.getpid(), self._options.every, schedule.left if schedule.trigger == "trial" else None)
+        self._reporter.started(os.getpid(), str(self._planner), schedule.left if schedule.trigger == "trial" else None)
         self._requests.on_resize = lambda: cell.resize(our_terminal_size())
         self._requests.on_resize()  # a restored terminal has the size that it had
         try:
-            async with Recorder(self._gauge, self._events, life.run.started_at):
+            looks_s = {"pause_s": _LOOK_S} if self._options.every_steps or self._options.every_epochs else {}
+            async with Recorder(self._gauge, self._events, life.run.started_at, **looks_s):
                 outcome = await watcher.watch()
             await cell.close()
             return outcome
@@ -256,7 +261,7 @@ class Supervisor:
         blobs = life.snapshot.files if life.snapshot else None
         policy, seal = self._beginner.policy(life.run), self._store.seal
         tracker = Tracker(policy, life.listing, life.cell.journal, blobs=blobs, seal=seal)
-        rendezvous = Rendezvous(
+        self._rendezvous = rendezvous = Rendezvous(
             life.hooks,
             life.cell,
             limit_s=self._options.align_timeout,
@@ -287,6 +292,9 @@ class Supervisor:
             vigil=vigil,
             rendezvous=rendezvous,
         )
+
+    def _told_by_hooks(self) -> Told:
+        return self._rendezvous.told() if self._rendezvous is not None else NOTHING
 
     def _follow_output(self, start: int) -> OutputFollower | None:
         try:

@@ -19,7 +19,7 @@ from criu_train.store.events import EventLog
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
 from criu_train.supervisor.attempt import Dumped
-from criu_train.supervisor.describing import event_of
+from criu_train.supervisor.describing import event_of, pause_of, told_in
 from criu_train.supervisor.dump_errors import TrainingEndedError
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight
@@ -130,8 +130,9 @@ class Watcher:
             self._late = dump
             wanted.done.set_result(DumpFailedError("the training was stopped", tip="run the same command to go on"))
             return False
-        wanted.done.set_result(dump.result())
-        self._schedule.dumped(began)
+        wanted.done.set_result(result := dump.result())
+        told = result.manifest if isinstance(result, Snapshot) else None
+        self._schedule.dumped(began, *((told_in(told), pause_of(told)) if told else ()))
         self._tell_schedule()
         return True
 
@@ -158,25 +159,25 @@ class Watcher:
     async def _wait_for_something(self) -> None:
         news = asyncio.ensure_future(self._requests.news())
         waits: set[asyncio.Future[Any]] = {news, self._cell.ended}
-        pauses = [one for one in (self._schedule.left, self._vigil.pause_s) if one is not None]
+        pauses = [one for one in (self._schedule.pause_s, self._vigil.pause_s) if one is not None]
         done, _ = await asyncio.wait(waits, timeout=min(pauses, default=None), return_when=asyncio.FIRST_COMPLETED)
         if not news.done():
             news.cancel()
         await self._vigil.look()
-        if done or self._schedule.left != 0.0:
+        if done or (trigger := self._schedule.due_now()) is None:
             return
         if self._vigil.stands_still:
-            self._skip_dump()
+            self._skip_dump(trigger)
         else:
-            self._requests.dump(self._schedule.trigger)
+            self._requests.dump(trigger)
 
-    def _skip_dump(self) -> None:
+    def _skip_dump(self, trigger: str) -> None:
         """It would be like the snapshot that was restored, and in the end there would be no other ones."""
         self._schedule.dumped(time.monotonic())
         self._tell_schedule()
         if not self._skipped:
             self._skipped = True
-            self._events.append("dump_skipped", trigger=self._schedule.trigger)
+            self._events.append("dump_skipped", trigger=trigger)
             self._reporter.warning(
                 "no snapshot is taken by the timer before the training moves, it has stood still since its restore",
                 "criu-train dump takes one all the same",

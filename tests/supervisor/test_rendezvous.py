@@ -1,0 +1,256 @@
+"""Meeting real processes between two of their steps, without CRIU."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from criu_train.cell.cell import Cell
+from criu_train.errors import DumpFailedError
+from criu_train.hooks import layout
+from criu_train.progress.line import Told
+from criu_train.supervisor.hook_files import HookFiles
+from criu_train.supervisor.rendezvous import Meeting, Rendezvous
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def rank(directory: str, barrier: Barrier, inside: Any, number: int, step_s: float) -> None:
+    """A rank that works in step with others: none begins a step before all have done the one before."""
+    os.environ[layout.VARIABLE] = directory
+    from criu_train import hooks
+
+    hooks.state_digest(lambda: "the same")
+    for step in range(1_000_000):
+        inside[number] = 1
+        time.sleep(step_s * (number + 1) / 2)
+        barrier.wait()
+        inside[number] = 0
+        hooks.report(step=step, loss=1 / (step + 1))
+
+
+def loner(directory: str, step_s: float, start: int, pause_at: int = -1) -> None:
+    """One that waits for nobody, and may stop reporting for good."""
+    os.environ[layout.VARIABLE] = directory
+    from criu_train import hooks
+
+    for step in range(start, 1_000_000):
+        time.sleep(step_s)
+        hooks.report(step=step)
+        if step == pause_at:
+            time.sleep(600)
+
+
+class FakeCell:
+    def __init__(self, processes: Sequence[SpawnProcess]) -> None:
+        self._processes = processes
+        self.ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def tree(self) -> list[int]:
+        return [one.pid for one in self._processes if one.is_alive() and one.pid]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[HookFiles]:
+    made = HookFiles(tmp_path / "base" / "store", generation=0, owner=(os.geteuid(), os.getegid()))
+    yield made
+    made.close()
+
+
+@contextmanager
+def started(target: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> Iterator[list[SpawnProcess]]:
+    processes = [SPAWN.Process(target=target, args=call) for call in calls]
+    try:
+        for one in processes:
+            one.start()
+        yield processes
+    finally:
+        for one in processes:
+            one.kill()
+            one.join()
+
+
+async def reporting(files: HookFiles, count: int) -> None:
+    end = time.monotonic() + 30
+    while sum(one.reports > 3 for one in files.members().values()) < count:
+        assert time.monotonic() < end
+        files.beat()
+        await asyncio.sleep(0.01)
+
+
+@contextmanager
+def watched(rendezvous: Rendezvous) -> Iterator[None]:
+    task = asyncio.ensure_future(rendezvous.watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def rendezvous_with(files: HookFiles, processes: Sequence[SpawnProcess], limit_s: float = 10.0) -> Rendezvous:
+    return Rendezvous(files, cast(Cell, FakeCell(processes)), limit_s=limit_s)
+
+
+@pytest.mark.parametrize("step_s", [0.0, 0.002, 0.05])
+async def test_ranks_that_work_in_step_are_met_after_the_same_step(files: HookFiles, step_s: float) -> None:
+    barrier, inside = SPAWN.Barrier(2), SPAWN.RawArray("i", 2)
+    calls = [(str(files.directory), barrier, inside, number, step_s) for number in range(2)]
+    with started(rank, calls) as processes:
+        await reporting(files, 2)
+        rendezvous = rendezvous_with(files, processes)
+        with watched(rendezvous):
+            await asyncio.sleep(0.3)
+            for _ in range(10):
+                async with rendezvous.meeting("id") as meeting:
+                    steps = {one.step for one in files.members().values()}
+                    assert (meeting.aligned, list(inside), len(steps)) == (True, [0, 0], 1)
+                    assert len(meeting.digests) == 2
+                    await asyncio.sleep(0.02)
+                    assert {one.step for one in files.members().values()} == steps
+                assert meeting.parked_s < 1
+
+
+async def test_those_that_wait_for_nobody_are_met_wherever_each_is(files: HookFiles) -> None:
+    with started(loner, [(str(files.directory), 0.01, 0), (str(files.directory), 0.03, 5000)]) as processes:
+        await reporting(files, 2)
+        async with rendezvous_with(files, processes).meeting("id") as meeting:
+            steps = sorted(one.step or 0 for one in files.members().values())
+            assert meeting.aligned
+            assert steps[0] < 1000 < steps[1]
+
+
+async def test_who_does_not_report_any_more_is_waited_for_once_and_then_never(files: HookFiles) -> None:
+    calls = [(str(files.directory), 0.01, 0), (str(files.directory), 0.01, 5000, 5010)]
+    with started(loner, calls) as processes:
+        rendezvous = rendezvous_with(files, processes, limit_s=1.0)
+        with watched(rendezvous):
+            await reporting(files, 2)
+            await asyncio.sleep(0.3)
+            async with rendezvous.meeting("id") as meeting:
+                assert meeting.aligned is False
+            assert 0.3 < meeting.parked_s < 2
+            await asyncio.sleep(1.0)
+            async with rendezvous.meeting("id") as meeting:
+                assert meeting.aligned
+            assert meeting.parked_s < 0.3
+
+
+async def test_one_that_dies_on_the_way_is_not_waited_for(files: HookFiles) -> None:
+    calls = [(str(files.directory), 0.01, 0), (str(files.directory), 0.01, 5000, 5004)]
+    with started(loner, calls) as processes:
+        await reporting(files, 2)
+        rendezvous = rendezvous_with(files, processes)
+
+        async def kill() -> None:
+            await asyncio.sleep(0.2)
+            processes[1].kill()
+
+        killing = asyncio.ensure_future(kill())
+        async with rendezvous.meeting("id") as meeting:
+            assert meeting.aligned is not None
+        assert meeting.parked_s < 3
+        await killing
+        processes[1].join()
+        async with rendezvous.meeting("id") as meeting:
+            assert meeting.aligned
+        assert len(files.members()) == 1
+
+
+async def test_where_hooks_are_not_used_nothing_is_waited_for(files: HookFiles) -> None:
+    rendezvous = rendezvous_with(files, [])
+    async with rendezvous.meeting("id") as meeting:
+        assert meeting == Meeting()
+    assert rendezvous.told() == Told()
+    nothing = Rendezvous(None, cast(Cell, FakeCell([])), limit_s=10)
+    async with nothing.meeting("id") as meeting:
+        assert meeting == Meeting()
+    await nothing.watch()
+    nothing.refuse("why")
+    nothing.settle(meeting)
+    assert nothing.facts(meeting) is None
+
+
+async def test_everybody_goes_on_when_the_dump_fails(files: HookFiles) -> None:
+    with started(loner, [(str(files.directory), 0.01, 0)]) as processes:
+        await reporting(files, 1)
+        rendezvous = rendezvous_with(files, processes)
+        with pytest.raises(DumpFailedError):
+            async with rendezvous.meeting("id"):
+                raise DumpFailedError("no", tip="none")
+        (before,) = files.members().values()
+        await asyncio.sleep(0.3)
+        (after,) = files.members().values()
+        assert after.reports > before.reports
+
+
+async def test_with_no_time_at_all_nobody_is_held(files: HookFiles) -> None:
+    with started(loner, [(str(files.directory), 0.01, 0)]) as processes:
+        await reporting(files, 1)
+        rendezvous = rendezvous_with(files, processes, limit_s=0)
+        async with rendezvous.meeting("id") as meeting:
+            assert meeting.aligned is False
+        assert meeting.round == 0
+
+
+# --- what a training might have put there ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["link", "fifo", "directory", "short", "nonsense", "name", "socket"])
+async def test_whatever_a_training_puts_beside_its_pages_is_passed_over(
+    files: HookFiles, tmp_path: Path, what: str
+) -> None:
+    members = files.directory / layout.MEMBERS
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(layout.PAGE_BYTES))
+    match what:
+        case "link":
+            (members / "7").symlink_to(secret)
+        case "fifo":
+            os.mkfifo(members / "7")
+        case "directory":
+            (members / "7").mkdir()
+        case "short":
+            (members / "7").write_bytes(b"short")
+        case "nonsense":
+            (members / "7").write_bytes(b"\xff" * layout.PAGE_BYTES)
+        case "name":
+            (members / "..x").write_bytes(bytes(layout.PAGE_BYTES))
+            (members / "999999999999999999999").write_bytes(bytes(layout.PAGE_BYTES))
+        case "socket":
+            import socket
+
+            here = os.getcwd()
+            os.chdir(members)
+            with suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+                sock.bind("7")
+            os.chdir(here)
+    assert all(one.reports == 0 and one.told == Told() for one in files.members().values())
+    async with rendezvous_with(files, []).meeting("id") as meeting:
+        assert not meeting.aligned
+    assert secret.exists()
+
+
+def test_two_supervisors_never_meet_trainings_at_one_place(files: HookFiles) -> None:
+    from criu_train.errors import EnvironmentUnfitError
+
+    with pytest.raises(EnvironmentUnfitError, match="can't be used"):
+        HookFiles(files.directory, generation=0, owner=(0, 0))
+
+
+def test_a_place_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
+    from criu_train.errors import StoreError
+
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base").chmod(0o777)
+    with pytest.raises(StoreError, match="can be written to by other users"):
+        HookFiles(tmp_path / "base" / "store", generation=0, owner=(0, 0))
