@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -200,6 +201,31 @@ async def test_with_no_time_at_all_nobody_is_held(files: HookFiles) -> None:
         async with rendezvous.meeting("id") as meeting:
             assert meeting.aligned is False
         assert meeting.round == 0
+
+
+def as_nobody(directory: str) -> None:
+    os.environ[layout.VARIABLE] = directory
+    from criu_train import hooks
+
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    hooks.report(step=1)
+    assert hooks.active()
+    for path, how in ((layout.CONTROL, "r+b"), (f"{layout.MEMBERS}/../x", "wb"), ("supervisor/x", "wb")):
+        with pytest.raises(PermissionError):
+            Path(directory, path).open(how)
+
+
+async def test_a_training_of_another_user_can_report_and_change_nothing_of_ours() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o711)
+        files = HookFiles(Path(place) / "base" / "store", generation=0, owner=(65534, 65534))
+        with started(as_nobody, [(str(files.directory),)]) as processes:
+            await asyncio.to_thread(processes[0].join, 30)
+            assert processes[0].exitcode == 0
+        assert [one.step for one in files.members().values()] == [1]
+        files.close()
 
 
 # --- what a training might have put there ------------------------------------------------------------------------
