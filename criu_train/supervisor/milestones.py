@@ -43,7 +43,7 @@ class Milestones:
 
     def dumped(self, told: Told) -> None:
         """A dump, whatever its trigger, has been made, and in it the training had come so far."""
-        self.due(told)
-        self._made = 0 if told.step is None or self._last_step is None else max(0, self._last_step - told.step)
+        # Below zero where the dump is of a later step than what was seen so far.
+        self._made = 0 if told.step is None or self._last_step is None else self._last_step - told.step
         if told.epoch is not None:
             self._epoch_at_dump = math.floor(told.epoch)

@@ -32,6 +32,14 @@ def test_steps_made_while_the_dump_was_on_its_way_count_for_the_next() -> None:
     assert milestones.due(Told(205)) == "step"
 
 
+def test_a_dump_of_a_later_step_than_was_seen_is_followed_by_as_many_steps() -> None:
+    milestones = Milestones(100, None)
+    for step in (0, 240):
+        milestones.due(Told(step))
+    milestones.dumped(Told(260))
+    assert [milestones.due(Told(step)) for step in (250, 359, 360)] == [None, None, "step"]
+
+
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_dump_is_due_whenever_so_many_epochs_have_begun_since_the_last(every: int) -> None:
     milestones = Milestones(None, every)

@@ -212,9 +212,9 @@ def as_nobody(directory: str) -> None:
     os.setuid(65534)
     hooks.report(step=1)
     assert hooks.active()
-    for path, how in ((layout.CONTROL, "r+b"), (f"{layout.MEMBERS}/../x", "wb"), ("supervisor/x", "wb")):
+    for path in (layout.CONTROL, f"{layout.MEMBERS}/../x", "supervisor/x"):
         with pytest.raises(PermissionError):
-            Path(directory, path).open(how)
+            os.close(os.open(f"{directory}/{path}", os.O_WRONLY | os.O_CREAT))
 
 
 async def test_a_training_of_another_user_can_report_and_change_nothing_of_ours() -> None:
