@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 from harness import until
 from listeners import Warned
+from metrics_document import PAGE, document
 from prometheus_client.parser import text_string_to_metric_families
 from store_samples import mode
 
@@ -186,3 +187,7 @@ def test_a_link_that_somebody_laid_in_the_way_of_a_textfile_is_not_followed(
         pass
     assert (tmp_path / "precious").read_text() == "precious"
     assert not (tmp_path / "one.prom").is_symlink()
+
+
+def test_the_page_about_metrics_is_current() -> None:
+    assert PAGE.read_text() == document(), "run tests/supervisor/metrics_document.py"
