@@ -54,16 +54,16 @@ class EventLog:
             return False
 
     def read(self) -> list[dict[str, Any]]:
-        """All events that are whole, oldest first; empty when there is no log."""
+        """All events that are whole, oldest first; empty when there is no log, or it can't be read."""
         try:
             lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
+        except OSError:
             return []
         events = []
         for line in lines:
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(event, dict):
                 events.append(event)

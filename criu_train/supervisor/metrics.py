@@ -203,7 +203,7 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def hear(self, event: Event) -> None:
-        with self._lock, contextlib.suppress(LookupError, TypeError, ValueError):  # of another version, or damaged
+        with self._lock, contextlib.suppress(Exception):  # of another version, or damaged
             self._tally.hear(event)
 
     def collect(self) -> Iterator[Metric]:
@@ -215,19 +215,32 @@ class Metrics(Collector):
             facts = Facts(
                 self._tally, state, gauge.told if gauge else NOTHING, gauge.steps_per_second if gauge else None
             )
-            families = [_family(row, facts, self._store) for row in TABLE]
-        yield from (family for family in families if family.samples)
+            families = [family for row in TABLE if (family := _family(row, facts, self._store)) is not None]
+        yield from families
 
 
-def _family(row: Row | Durations, facts: Facts, store: str) -> Metric:
+def _family(row: Row | Durations, facts: Facts, store: str) -> Metric | None:
+    """None where nothing is known, or what is known is no number: a damaged log keeps no other metric back."""
+    with contextlib.suppress(Exception):
+        family = _filled(row, facts, store)
+        return family if family.samples else None
+    return None
+
+
+def _filled(row: Row | Durations, facts: Facts, store: str) -> Metric:
     if isinstance(row, Durations):
         spread = row.read(facts)
         histogram = HistogramMetricFamily(row.name, row.meaning, labels=("store",))
-        histogram.add_metric([store], spread.up_to_each_bound(), spread.sum)
+        histogram.add_metric([_text(store)], spread.up_to_each_bound(), spread.sum)
         return histogram
     make = GaugeMetricFamily if row.kind == "gauge" else CounterMetricFamily
     family = make(row.name, row.meaning, labels=("store", *row.labels))
     for labels, value in row.read(facts):
         if value is not None:
-            family.add_metric((store, *labels), value)
+            family.add_metric([_text(label) for label in (store, *labels)], float(value))
     return family
+
+
+def _text(label: str) -> str:
+    """What a training prints, and a path, need not be text."""
+    return label.encode(errors="replace").decode()

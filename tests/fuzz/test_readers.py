@@ -20,6 +20,8 @@ import pytest
 from blake3 import blake3
 from criu_samples import images_directory
 from mutations import spoiled_bytes, spoiled_json
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from store_samples import add
 
 from criu_train.archive.damage import DamagedError
@@ -30,12 +32,15 @@ from criu_train.criu.connections import FILES
 from criu_train.criu.find import find_criu
 from criu_train.criu.images import Images
 from criu_train.errors import CriuTrainError, RestoreFailedError, StoreError
+from criu_train.store.events import EventLog
+from criu_train.store.layout import StoreLayout
 from criu_train.store.manifest import Manifest, Summary
 from criu_train.store.seal import KeyedSeal, SealError
 from criu_train.store.shape import misfit
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import StoreState
 from criu_train.store.store import Store
+from criu_train.supervisor.metrics import Metrics
 from criu_train.supervisor.reconnecting import reconnect_here
 from criu_train.supervisor.state import read_state
 from criu_train.workspace.journal import read_records
@@ -99,6 +104,23 @@ def test_what_a_supervisor_said_of_itself(tmp_path: Path) -> None:
         if (state := read_state(path)) is not None:
             state.supervisor_alive()
             state.cell_alive()
+
+
+def test_the_log_of_events_that_metrics_are_counted_from(tmp_path: Path) -> None:
+    layout = StoreLayout(tmp_path)
+    valid = (
+        b'{"at": "2026-11-21T20:45:22.345Z", "event": "dumped", "run": "a", "snapshot": "20261121T204520Z-000001", '
+        b'"trigger": "timer", "step": 7, "seconds": 2.5, "frozen_time_us": 120000, "memory_bytes": 9}'
+    )
+    for number, data in enumerate(spoiled_json(valid, COUNT // 20, 20)):
+        layout.events.write_bytes(data + b'\n{"event": "finished", "exit_code": 0}\n')
+        metrics = Metrics(layout)
+        for event in EventLog(layout.events).read():
+            metrics.hear(event)
+        told = generate_latest(metrics.registry).decode()
+        assert "criu_train_snapshots_total" in told, (number, data)
+        for _ in text_string_to_metric_families(told):
+            pass
 
 
 def test_listings(tmp_path: Path) -> None:

@@ -112,12 +112,32 @@ def test_counters_go_on_where_the_last_supervisor_left_them(store: Store, warned
         told.events.run = "a"
         told.events.append("dumped", **DUMPED)
     with store.layout.events.open("ab") as file:
-        file.write(b'{"event": "dumped", "run": "a"}\n{"event": []}\n')
+        file.write(b'{"event": "dumped", "run": "a"}\n{"event": []}\n' + b"[" * 100_000 + b"\n")
     with opened(store, warned, metrics_port=Endpoint("127.0.0.1", port)) as told:
         assert get(port)["criu_train_snapshot_added_bytes_total"] == 10
         told.events.run = "a"
         told.events.append("dumped", **DUMPED)
         assert get(port)["criu_train_snapshot_added_bytes_total"] == 20
+
+
+def test_a_damaged_event_keeps_back_no_metric_but_its_own(store: Store, warned: Warned, port: int) -> None:
+    with opened(store, warned) as told:
+        told.events.append("dumped", **DUMPED)
+        told.events.append("finished", exit_code="soon")
+        told.events.append("dumped", **{**DUMPED, "snapshot": 7, "trigger": None})
+    with opened(store, warned, metrics_port=Endpoint("127.0.0.1", port)):
+        found = get(port)
+    assert found["criu_train_last_snapshot_step"] == 7 and "criu_train_exit_code" not in found
+
+
+def test_names_that_are_no_text_keep_nothing_back(store: Store, warned: Warned, port: int) -> None:
+    store.layout.output_log.write_bytes(b'step 3 loss 0.5\n{"acc\\ud800uracy": 0.25}\n{"loss\\n}": 0.75}\n')
+    with opened(store, warned, metrics_port=Endpoint("127.0.0.1", port)) as told:
+        gauge = Gauge(store.layout.output_log)
+        told.show(gauge)
+        gauge.update()
+        found = get(port)
+    assert {found[f"criu_train_metric{{name={name}}}"] for name in ("loss", "acc?uracy")} == {0.5, 0.25}
 
 
 def test_the_port_is_free_again_afterwards(store: Store, warned: Warned, port: int) -> None:
