@@ -41,7 +41,7 @@ _PROGRESS = (
     Field("epoch", "number", "the training's epoch", "it told none"),
     Field("metrics", "numbers by name", "by the training's own names, the newest of each"),
 )
-_TRIGGER = Field("trigger", "string", "`timer`, `signal`, `manual`, `trial` or `preempt`")
+_TRIGGER = Field("trigger", "string", "`timer`, `step`, `epoch`, `signal`, `manual`, `hook`, `trial` or `preempt`")
 _EXIT_CODE = Field("exit_code", "integer", "the training's; 128+n for signal n")
 _REASON = Field("reason", "string", "why, in words")
 _TIP = Field("tip", "string", "what to do about it", "nothing")

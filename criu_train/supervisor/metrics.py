@@ -111,7 +111,11 @@ TABLE = (
         lambda f: [((trigger,), count) for trigger, count in f.tally.failures.items()],
         ("trigger",),
     ),
-    Durations("criu_train_pause_seconds", "how long the training stood still for a snapshot", lambda f: f.tally.pauses),
+    Durations(
+        "criu_train_pause_seconds",
+        "how long the training stood still for a snapshot; with hooks, parked between two steps too",
+        lambda f: f.tally.pauses,
+    ),
     Durations(
         "criu_train_snapshot_duration_seconds",
         "from the begin of a dump to the complete snapshot, most of it beside the training",

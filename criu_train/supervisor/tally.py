@@ -10,7 +10,7 @@ from datetime import datetime
 from criu_train.store.events import Event, time_of
 from criu_train.store.layout import created_at_of
 
-TRIGGERS = ("timer", "signal", "manual", "trial", "preempt")
+TRIGGERS = ("timer", "step", "epoch", "signal", "manual", "hook", "trial", "preempt")
 # They are written when nothing lives, or just begins to.
 _NO_SIGN_OF_LIFE = frozenset({"interrupted", "restore", "restored", "stopped", "not_proven", "proven"})
 
@@ -99,7 +99,7 @@ class Tally:
         self.snapshots[trigger] += 1
         self.dumps.add(event.get("seconds") or 0.0)
         if (frozen_us := event.get("frozen_time_us")) is not None:
-            self.pauses.add(frozen_us / 1e6)
+            self.pauses.add((frozen_us + (event.get("parked_us") or 0)) / 1e6)
         self.added_bytes += event.get("added_bytes") or 0
         taken_at = _taken_at(event["snapshot"])
         memory, stored = event.get("memory_bytes") or 0, event.get("stored_bytes") or 0

@@ -44,6 +44,13 @@ def test_snapshots_are_counted_by_their_triggers(story: Story) -> None:
     assert tally.last is not None and (tally.last.taken_at, tally.last.step, tally.last.stored_bytes) == (20.0, 9, 30)
 
 
+def test_a_training_that_was_parked_for_its_dump_stood_still_for_both(story: Story) -> None:
+    story.tells(
+        12, "dumped", snapshot="19700101T000010Z-000001", trigger="hook", frozen_time_us=200_000, parked_us=300_000
+    )
+    assert story.tally.pauses.sum == 0.5 and story.tally.snapshots["hook"] == 1
+
+
 def test_what_was_computed_after_the_snapshot_is_lost_when_all_is_killed(story: Story) -> None:
     snapshot = story.dumps(100, 50)
     story.tells(130, "progress", step=80)
