@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import apart
 import netfilter
 import psutil
 import pytest
@@ -20,6 +22,12 @@ from criu_train.store.events import EventLog
 
 StartJob = Callable[..., Job]
 Reference = Callable[[Sequence[str]], Undisturbed]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers that run tests with CRIU at the same time must not see each other."""
+    if hasattr(config, "workerinput") and os.environ.get(apart.WANTED):
+        apart.enter(os.path.dirname(config.option.basetemp))
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)

@@ -76,9 +76,13 @@ def fsync_tree(directory: Path, *, disk: Disk = DISK) -> None:
 
 
 def open_private(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a file, made where there is none, with ``mode`` whatever the umask; closed on exec, no link followed."""
+    """Open a file, made where there is none, with ``mode`` whatever the umask; closed on exec, no link followed.
+
+    A device is everybody's and stays as it is.
+    """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind) and stat.S_IMODE(kind) != mode:
         os.fchmod(descriptor, mode)
     return descriptor
 

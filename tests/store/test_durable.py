@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from store_samples import mode
 
-from criu_train.store.durable import Disk, fsync_dir, fsync_tree, write_atomic
+from criu_train.store.durable import Disk, fsync_dir, fsync_tree, open_private, write_atomic
 
 
 class Recorder(Disk):
@@ -53,6 +53,12 @@ def test_the_mode_is_the_one_asked_for_whatever_the_umask(tmp_path: Path) -> Non
     finally:
         os.umask(before)
     assert mode(tmp_path / "hook") == 0o755
+
+
+def test_a_device_keeps_its_mode() -> None:
+    before = os.stat("/dev/null").st_mode
+    os.close(open_private(Path("/dev/null"), os.O_RDWR))
+    assert os.stat("/dev/null").st_mode == before
 
 
 def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
