@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -57,6 +58,19 @@ class _Endpoint(click.ParamType[Any]):
         return Endpoint(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
 
 
+class _Words(click.ParamType[Any]):
+    name = "command"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        try:
+            words = tuple(shlex.split(value))
+        except ValueError as error:
+            self.fail(f"it can't be taken apart into words: {error}", param, ctx)
+        if not words:
+            self.fail("it is empty", param, ctx)
+        return words
+
+
 ID_HELP = "ID: an id, a unique beginning of one, the number after its dash, latest, latest~1, @step:9 or @best:loss."
 DURATION = _Parsed("duration", parse_duration)
 EVERY = _Every("duration|auto", parse_duration)
@@ -64,6 +78,7 @@ SHARE = _Parsed("percent", parse_share)
 SIZE = _Parsed("size", parse_size)
 PATTERN = _Pattern()
 ENDPOINT = _Endpoint()
+WORDS = _Words()
 
 
 def option(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

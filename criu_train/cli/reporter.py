@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Sequence
 
@@ -56,8 +57,8 @@ class ConsoleReporter:
     def adopted(self, init_pid: int) -> None:
         self._say(f"the training runs on in its cell (init_pid {init_pid}) without a supervisor: taken over")
 
-    def cold_start(self, reason: str) -> None:
-        self._say(f"cold start: {reason}")
+    def cold_start(self, reason: str, instead: Sequence[str] | None) -> None:
+        self._say(f"cold start: {reason}" + (f"; by the cold command: {shlex.join(instead)}" if instead else ""))
 
     def started(self, supervisor_pid: int, plan: str, trial_s: float | None) -> None:
         if trial_s is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from criu_train.cli.parameters import DURATION, ENDPOINT, EVERY, PATTERN, SHARE, SIZE, option
+from criu_train.cli.parameters import DURATION, ENDPOINT, EVERY, PATTERN, SHARE, SIZE, WORDS, option
 from criu_train.cli.settings import Settings
 
 
@@ -148,6 +148,13 @@ def supervision_options(command: Any) -> Any:
     default="cold",
     help="When no snapshot can be restored: start from the beginning, or stop.",
 )
+@option(
+    "--cold-command",
+    type=WORDS,
+    default=None,
+    help="What to start in place of COMMAND where a run that had begun before has to begin again, say with the last "
+    "checkpoint of its own: split into words as a shell does, and run without one.",
+)
 @click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
 @click.pass_obj
 def run(settings: Settings, /, command: tuple[str, ...], **chosen: Any) -> None:
@@ -161,6 +168,7 @@ def run(settings: Settings, /, command: tuple[str, ...], **chosen: Any) -> None:
       criu-train run -- python train.py
       criu-train run --every 10m --keep 3 -- torchrun --nproc-per-node 2 train.py
       criu-train run --fresh -- python train.py
+      criu-train run --cold-command "python train.py --resume last.pt" -- python train.py
     """
     from criu_train.cli.reporter import ConsoleReporter
     from criu_train.supervisor.entry import run_command

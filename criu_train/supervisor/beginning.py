@@ -16,7 +16,7 @@ from criu_train.cell.cell import Cell
 from criu_train.cell.records import CellSpec
 from criu_train.criu.find import Criu
 from criu_train.cuda.command import load_driver
-from criu_train.errors import CriuTrainError, RestoreFailedError, StoreError
+from criu_train.errors import CommandNotRunnableError, CriuTrainError, RestoreFailedError, StoreError
 from criu_train.hooks.layout import VARIABLE
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
@@ -154,18 +154,37 @@ class Beginner:
         return self._living(Life(run, restored.cell, snapshot, restored.listing, hooks=restored.hooks), snapshot.id)
 
     async def _start_cold(self, start: Start) -> Life:
-        self._reporter.cold_start(start.reason)
+        instead = self._options.cold_command if start.run is not None else None
+        self._reporter.cold_start(start.reason, instead)
         layout = self._store.layout
-        set_aside([layout.output_log], layout.rollback, self._store.seal)
+        aside = set_aside([layout.output_log], layout.rollback, self._store.seal)
         run = self._store.begin_run(start.command, start.cwd)
         self._state.change(state="starting", run=run.id, restored_from=None)
+        try:
+            life = await self._launched(run, instead or start.command)
+        except BaseException as error:  # most of all a command that can't be executed: no run is left behind
+            self._store.forget_run()
+            if aside is not None:
+                aside.undo()
+            self._state.change(run=start.run.id if start.run else None)
+            if instead and isinstance(error, CommandNotRunnableError):
+                raise CommandNotRunnableError(
+                    f"--cold-command: {error}", tip=f"{error.tip}; the run is as it was", exit_code=error.exit_code
+                ) from error
+            raise
+        self._events.run = run.id
+        self._events.append("started", command=list(instead or start.command), reason=start.reason)
+        return self._living(life, None)
+
+    async def _launched(self, run: Run, command: tuple[str, ...]) -> Life:
+        layout = self._store.layout
         self._meeting_place = usual_directory(self._store.id)
         cell, hooks = await self._new_cell(run), self._new_hooks(generation=0)
         if hooks is not None:
             hooks.clear()
         try:
             await cell.launch(
-                start.command,
+                command,
                 output=layout.output_log,
                 first_pid=self._store.pid_base,
                 umask=self._options.umask,
@@ -175,16 +194,12 @@ class Beginner:
                 size=our_terminal_size() if self._options.tty else None,
                 drop_capabilities=self._options.capabilities == "drop",
             )
-        except BaseException:  # most of all a command that can't be executed: no run is left behind
+        except BaseException:
             await cell.kill()
             if hooks is not None:
                 hooks.close(remove=True)
-            self._store.forget_run()
-            self._state.change(run=None)
             raise
-        self._events.run = run.id
-        self._events.append("started", command=list(start.command), reason=start.reason)
-        return self._living(Life(run, cell, hooks=hooks), None)
+        return Life(run, cell, hooks=hooks)
 
     def adopt(self, orphan: Orphan) -> Life:
         """Take over a training that lost its supervisor: nothing about it changes."""

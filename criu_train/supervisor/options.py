@@ -28,6 +28,7 @@ class RunOptions:
     ``every_steps``, ``every_epochs``: None for none. ``warmup`` None no trial dump,
     ``progress_limit`` None that a restored training may stand still for ever.
 
+    ``cold_command``: what begins a run again that no snapshot can be restored of, None for its own command.
     ``memory_limit``: the most memory kept for captures, None for half of what is free. ``umask``: the training's.
     ``on_event``: for the shell.
     """
@@ -41,6 +42,7 @@ class RunOptions:
     keep: int = 5
     fresh: bool = False
     on_restore_failure: Literal["cold", "fail"] = "cold"
+    cold_command: tuple[str, ...] | None = None
     max_restarts: int = 3
     progress_limit: float | None = 600.0
     grace: float = 25.0

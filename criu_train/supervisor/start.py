@@ -15,7 +15,9 @@ from criu_train.workspace.place import how_to_go_back
 
 @dataclass(frozen=True)
 class Start:
-    """Snapshots to try, newest first, and the run they belong to (None: a cold start of a new run).
+    """Snapshots to try, newest first, and the run they belong to, which had begun before (None: it begins now).
+
+    Where no snapshot works, or there is none, it is a cold start.
 
     ``branch``: the snapshots after the one restored are left behind.
     """
@@ -62,7 +64,7 @@ def start_of_command(
         return AlreadyEnded(ended_alone)
     candidates = restorable(store, run)
     if not candidates:
-        return Start(command, cwd, None, (), "the interrupted run has no snapshot yet")
+        return Start(command, cwd, run, (), "the interrupted run has no snapshot yet")
     return Start(command, cwd, run, candidates, "the run was interrupted")
 
 

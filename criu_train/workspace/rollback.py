@@ -46,8 +46,8 @@ _WORDS = (
 
 
 class Rollback:
-    """A rollback that was done. Exactly one of ``commit`` and ``undo`` follows; ``recover_unfinished`` where neither
-    could."""
+    """A rollback that was done. ``commit`` or ``undo`` follows, or both where what it was for fails later;
+    ``recover_unfinished`` where neither could."""
 
     def __init__(
         self, directory: Path, steps: Sequence[Step], warnings: Sequence[str] = (), remaps: Sequence[str] = ()
@@ -192,8 +192,8 @@ def forget_old(rollback_root: Path, *, older_than_s: float, keep: int) -> list[P
     return removed
 
 
-def set_aside(paths: Iterable[Path], rollback_root: Path, seal: Seal = PLAIN) -> Path | None:
-    """Before a cold start: move files out of the way. Returns where they are, None when there are none."""
+def set_aside(paths: Iterable[Path], rollback_root: Path, seal: Seal = PLAIN) -> Rollback | None:
+    """Before a cold start: move files out of the way. Returns what brings them back, None when there are none."""
     present = [path for path in paths if os.path.lexists(path)]
     if not present:
         return None
@@ -207,7 +207,7 @@ def set_aside(paths: Iterable[Path], rollback_root: Path, seal: Seal = PLAIN) ->
     rollback = Rollback(directory, steps)
     rollback.do(BlobReader(directory))
     rollback.commit()
-    return directory
+    return rollback
 
 
 def _recall_undone(evidence: Evidence, rollback_root: Path, cut_ns: int, seal: Seal) -> None:

@@ -72,6 +72,8 @@ def test_a_command_that_is_not_executable_is_refused_with_126(place: Path) -> No
         ["run", "--file-limit", "many", "--", "true"],
         ["run", "--keep", "0", "--", "true"],
         ["run", "--on-restore-failure", "maybe", "--", "true"],
+        ["run", "--cold-command", " ", "--", "true"],
+        ["run", "--cold-command", "python 'train.py", "--", "true"],
         ["run"],
         ["restore"],
         ["restore", "--latest", "20261121T204512Z-000007"],

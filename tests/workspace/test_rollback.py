@@ -452,13 +452,19 @@ def test_journals_of_cells_since_the_cut_count_and_older_ones_do_not(shop: Works
     assert shop.state() == first.state
 
 
-def test_output_of_an_earlier_run_is_set_aside_before_a_cold_start(shop: Workshop) -> None:
+def test_output_of_an_earlier_run_is_set_aside_before_a_cold_start_and_given_back_if_that_fails(shop: Workshop) -> None:
     log = shop.store / "output.log"
     assert set_aside([log], shop.store / "rollback") is None
     log.write_text("old lines\n")
-    where = set_aside([log], shop.store / "rollback")
-    assert where is not None and (where / "files" / "output.log").read_text() == "old lines\n"
+    aside = set_aside([log], shop.store / "rollback")
+    [kept] = shop.store.glob("rollback/*/files/output.log")
+    assert kept.read_text() == "old lines\n"
     assert not log.exists()
+    assert recover_unfinished(shop.store / "rollback") == []
+    log.write_text("")
+    assert aside is not None
+    aside.undo()
+    assert log.read_text() == "old lines\n"
     assert recover_unfinished(shop.store / "rollback") == []
 
 
