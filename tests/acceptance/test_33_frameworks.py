@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Reference, StartJob
 from harness import Job, run_undisturbed, until, workload
 
 pytestmark = [pytest.mark.criu, pytest.mark.zoo, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -43,6 +44,8 @@ TRAININGS = [
     Training("keras-torch", "keras_wine.py", (4,), "loss", env="KERAS_BACKEND=torch"),
 ]
 SHORT = ("transformers",)
+
+EXAMPLE = workload("examples/train_with_hooks.py", "--epochs", 20)
 
 
 def marked(training: Training) -> Any:
@@ -90,3 +93,17 @@ def test_a_training_with_our_callback_is_carried_over_five_kills(training: Train
         assert any(loss == pytest.approx(one) for one in losses_expected[step - 2 : step])
     for rank in range(training.ranks):
         assert len((job.place / f"restored-{rank}").read_text().splitlines()) == KILLS
+
+
+@pytest.mark.short
+def test_the_example_goes_on_from_a_snapshot_that_it_asked_for(start_job: StartJob, undisturbed: Reference) -> None:
+    expected = undisturbed(EXAMPLE)
+    assert "snapshot: this is not under criu-train" in expected.output
+    job = start_job(EXAMPLE, "--every", "1h")
+    job.wait_for_snapshot()
+    job.kill_everything()
+    job.start()
+    job.wait_for_restore(LIMIT_S)
+    assert job.finish(LIMIT_S) == 0
+    assert "restored, for the 1. time\nsnapshot: restored just now\n" in job.output()
+    assert job.contents() == expected.contents
