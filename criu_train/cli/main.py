@@ -13,6 +13,7 @@ from criu_train.cli.attach import attach
 from criu_train.cli.console import errors, tell_error
 from criu_train.cli.doctor import doctor
 from criu_train.cli.dump import dump
+from criu_train.cli.report import report
 from criu_train.cli.restore import restore
 from criu_train.cli.run import run
 from criu_train.cli.settings import DEFAULT_STORE, Settings
@@ -58,7 +59,7 @@ def cli(ctx: click.Context, store: Path, key_file: Path | None) -> None:
     ctx.obj = Settings(store.absolute(), key_file, umask)
 
 
-for command in (run, dump, snapshot, restore, attach, status, doctor, setup):
+for command in (run, dump, snapshot, restore, attach, status, report, doctor, setup):
     cli.add_command(command)
 
 
