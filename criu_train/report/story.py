@@ -5,8 +5,8 @@ All times are seconds since the run began.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from criu_train.progress.line import NOTHING, Told
@@ -101,4 +101,3 @@ class Story:
     last: Told = NOTHING
     notes: Sequence[str] = ()
     kept: frozenset[str] = frozenset()  # ids of the snapshots that are still in the store
-    more: Mapping[str, int] = field(default_factory=dict)  # how often other things happened, by the name of the event

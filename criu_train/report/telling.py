@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter as Count
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from criu_train.progress.line import NOTHING, Told
-from criu_train.report.events import Event, Run
 from criu_train.report.counting import at, counter_of
+from criu_train.report.events import Event, Run
 from criu_train.report.notes import notes
 from criu_train.report.story import Counter, Failed, Interruption, Sample, State, Story, Taken
 
@@ -96,7 +95,6 @@ class _Teller:
             last=self.now,
             notes=tuple(notes(self.run, self.counter)),
             kept=frozenset(self.manifests),
-            more=Count(event.kind for event in events),
         )
 
     def _take(self, event: Event, t: float) -> None:
