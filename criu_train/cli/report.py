@@ -50,7 +50,7 @@ def report(settings: Settings, output: Path, run_id: str | None, as_program: boo
         return
     from criu_train.report.page import render
 
-    page = render(story).encode()
+    page = render(story).encode(errors="replace")  # half a surrogate pair is no text
     try:
         _write(output, page, settings.umask)
     except OSError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from base64 import b64encode
+from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from criu_train import __version__
 from criu_train.report import words
@@ -21,15 +22,9 @@ _ASSETS = files("criu_train.report") / "assets"
 def render(story: Story) -> str:
     """The page as HTML. What the training and its snapshots told is text in it, whatever it looks like."""
     scripts = [_asset("uPlot.iife.min.js"), _asset("report.js")]
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        name: getattr(words, name) for name in ("duration", "size", "share", "count", "metric", "moment", "elapsed")
-    }
     totals = add_up(story)
     restored = [one.snapshot for one in story.interruptions]
-    return environment.get_template("page.html").render(
+    return _template().render(
         story=story,
         numbers=words.numbers(totals),
         totals=totals,
@@ -48,6 +43,18 @@ def render(story: Story) -> str:
     )
 
 
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        name: getattr(words, name) for name in ("duration", "size", "share", "count", "metric", "moment", "elapsed")
+    }
+    return environment.get_template("page.html")
+
+
+@cache
 def _asset(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
 
