@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from criu_train.progress.line import Told
 from criu_train.report.events import Event
-from criu_train.report.story import Counter
+from criu_train.report.story import Counter, Sample
 
 
 def counter_of(events: Sequence[Event]) -> Counter | None:
@@ -31,3 +31,21 @@ def counter_of(events: Sequence[Event]) -> Counter | None:
 def at(told: Told, counter: Counter | None) -> float | None:
     """How far that is, as ``counter`` counts."""
     return told.step if counter == "step" else told.epoch if counter == "epoch" else None
+
+
+def time_of_cut(told: Told, begin: float, end: float, life: Iterable[Sample], counter: Counter | None) -> float:
+    """When a snapshot was cut of which only is known that it was begun and ready then: ``begin`` and ``end``.
+
+    Its progress lies between two samples, and so does its cut. ``life``: what was told since the last restore, newest
+    first.
+    """
+    reached = at(told, counter)
+    later: tuple[float, float] | None = None
+    for one in life:
+        if reached is None or (was := at(one.told, counter)) is None:
+            continue
+        if was <= reached:
+            t = one.t if later is None else one.t + (later[0] - one.t) * (reached - was) / (later[1] - was)
+            return min(max(t, begin), end)
+        later = one.t, was
+    return begin

@@ -35,6 +35,7 @@ def render(story: Story) -> str:
         # The table of snapshots has room for one.
         metric_names=in_order(dict.fromkeys(name for one in story.snapshots for name in one.told.metrics))[:1],
         scripts=scripts,
+        licence=_asset("uPlot.LICENSE"),
         styles=[_asset("uPlot.min.css"), _asset("report.css")],
         # Nothing but these two runs or is loaded, whatever else might get into the page.
         script_hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
@@ -49,7 +50,7 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_asset), trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        name: getattr(words, name) for name in ("duration", "size", "share", "count", "metric", "moment", "elapsed")
+        name: getattr(words, name) for name in ("command", "duration", "size", "count", "metric", "moment", "elapsed")
     }
     return environment.get_template("page.html")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from criu_train.progress.line import NOTHING, Told
-from criu_train.report.counting import at, counter_of
+from criu_train.report.counting import at, counter_of, time_of_cut
 from criu_train.report.events import Event, Run
 from criu_train.report.notes import notes
 from criu_train.report.story import Counter, Failed, Interruption, Sample, State, Story, Taken
@@ -126,10 +127,11 @@ class _Teller:
         told = event.told or (known.told if known else NOTHING)
         memory, added, tasks = (event.whole(name) for name in ("memory_bytes", "added_bytes", "tasks"))
         goes_on = event.text("trigger") != "preempt"
+        born = self.born or 0.0
+        life = takewhile(lambda one: one.t >= born, reversed(self.samples))
         taken = Taken(
             id=event.text("snapshot"),
-            # The event is written when all is on the disk; the cut is near the beginning.
-            t=max(t - (seconds or 0.0), self.born or 0.0),
+            t=time_of_cut(told, max(t - (seconds or 0.0), born), t, life, self.counter),
             trigger=event.text("trigger") or "unknown",
             told=told,
             pause_s=frozen_us / 1e6 if frozen_us is not None and goes_on else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -68,6 +69,11 @@ def count(number: float | None) -> str:
     if number is None:
         return NOTHING
     return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.4g}"
+
+
+def command(words: Sequence[str]) -> str:
+    """As it would be typed."""
+    return shlex.join(words)
 
 
 def metric(number: float) -> str:

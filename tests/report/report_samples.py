@@ -28,8 +28,8 @@ def event(when: float, kind: str, /, **fields: Any) -> Line:
     return {"at": at(when), "event": kind, "run": RUN, **fields}
 
 
-def progress(seconds: float, step: int, **metrics: float) -> Line:
-    return event(seconds, "progress", step=step, epoch=step // 50, metrics=metrics or curves(step))
+def progress(when: float, step: int, /, **metrics: float) -> Line:
+    return event(when, "progress", step=step, epoch=step // 50, metrics=metrics or curves(step))
 
 
 def curves(step: int) -> Mapping[str, float]:
@@ -40,7 +40,7 @@ def identifier(number: int) -> str:
     return f"20261122T12{number // 60:02}{number % 60:02}Z-{number:06d}"
 
 
-def dumped(seconds: float, number: int, step: int, **fields: Any) -> Line:
+def dumped(when: float, number: int, step: int, /, **fields: Any) -> Line:
     """Its cut was two seconds before."""
     facts: Line = {
         "snapshot": identifier(number),
@@ -57,7 +57,7 @@ def dumped(seconds: float, number: int, step: int, **fields: Any) -> Line:
         "aligned": None,
         "notes": [],
     }
-    return event(seconds, "dumped", **(facts | fields))
+    return event(when, "dumped", **(facts | fields))
 
 
 def killed_four_times(lives: int = 5, life_s: int = 60, down_s: int = 5) -> list[Line]:

@@ -72,6 +72,16 @@ def test_an_interruption_is_dated_by_the_last_sign_of_life() -> None:
     assert told.state == "going on"
 
 
+def test_a_cut_lies_where_the_progress_was_as_far_as_it() -> None:
+    slow = dumped(30, 1, 40, seconds=20.0)
+    told = story([started(), progress(5, 10), progress(15, 30), progress(25, 50), slow, progress(35, 70)])
+    assert [one.t for one in told.snapshots] == [20]
+    told = story([started(), progress(5, 10), progress(15, 30), dumped(30, 1, 99, seconds=20.0), progress(35, 70)])
+    assert [one.t for one in told.snapshots] == [15]
+    told = story([started(), dumped(30, 1, 40, seconds=20.0)])
+    assert [one.t for one in told.snapshots] == [10]
+
+
 def test_a_preemption_costs_no_work_and_no_pause() -> None:
     told = story(
         [
@@ -231,16 +241,18 @@ def test_a_clock_that_was_set_back_is_told_and_takes_no_time_away() -> None:
 
 
 def test_each_run_of_a_store_has_a_story_of_its_own() -> None:
-    later = [{**line, "run": "20261122T130000Z-ffffff", "at": at(4000 + number)} for number, line in enumerate(
-        [started(), progress(1, 2)]
-    )]
+    later = [
+        {**line, "run": "20261122T130000Z-ffffff", "at": at(4000 + number)}
+        for number, line in enumerate([started(), progress(1, 2)])
+    ]
     first, second = runs([*killed_four_times(), *later])
     assert (first.id, add_up(tell(first)).wall_s) == (RUN, 320)
     assert (second.id, add_up(tell(second)).wall_s) == ("20261122T130000Z-ffffff", 1)
     assert tell(second).began_at == BEGAN + 4000
 
 
-KINDS = ["started", "progress", "dumped", "restored", "restore", "interrupted", "died", "stopped", "finished", "adopted"]
+KINDS = ["started", "progress", "dumped", "restored", "restore", "interrupted", "died", "stopped", "finished"]
+KINDS += ["stood_still", "adopted"]
 JUNK = st.none() | st.integers(-9, 10**12) | st.floats() | st.text(max_size=3) | st.just([])
 LINES = st.lists(
     st.fixed_dictionaries(

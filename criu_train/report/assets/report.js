@@ -106,7 +106,7 @@
         ctx.setLineDash([]);
       }
       ctx.globalAlpha = 0.4;
-      ctx.lineWidth = 7 * devicePixelRatio;
+      ctx.lineWidth = (marks ? 7 : 4) * devicePixelRatio;
       ctx.lineJoin = ctx.lineCap = "round";
       for (const [across, up] of one.redone) {
         ctx.beginPath();
