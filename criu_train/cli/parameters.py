@@ -81,10 +81,10 @@ ENDPOINT = _Endpoint()
 WORDS = _Words()
 
 
-def option(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A click option that also reads ``CRIU_TRAIN_<NAME>`` and shows its default."""
+def option(name: str, *others: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A click option (``others``: its other names) that also reads ``CRIU_TRAIN_<NAME>`` and shows its default."""
     variable = "CRIU_TRAIN_" + name.removeprefix("--").upper().replace("-", "_")
-    return click.option(name, **{"envvar": variable, "show_default": True, "show_envvar": True, **attributes})
+    return click.option(name, *others, **{"envvar": variable, "show_default": True, "show_envvar": True, **attributes})
 
 
 def json_option(command: _F) -> _F:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from criu_train.cli.console import console, print_json
-from criu_train.cli.parameters import json_option
+from criu_train.cli.parameters import json_option, option
 from criu_train.cli.settings import Settings
 from criu_train.errors import CriuTrainError, UsageError
 from criu_train.units import format_size
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "-o",
+@option(
     "--output",
+    "-o",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("report.html"),
-    show_default=True,
     help="Where the page goes.",
 )
-@click.option("--run", "run_id", metavar="ID", help="Of an earlier run in this store; a beginning of its id will do.")
+@option("--run", "run_id", metavar="ID", help="Of an earlier run in this store; a beginning of its id will do.")
 @json_option
 @click.pass_obj
 def report(settings: Settings, output: Path, run_id: str | None, as_program: bool) -> None:
