@@ -91,6 +91,8 @@ def test_the_page_fits_is_labelled_can_be_read_and_asks_for_nothing(
         ["Snapshot (number)", "Size (MiB)"],
     ]
     assert all(chart["drawn"] and 200 < chart["width"] <= width for chart in charts)
+    lowest = "(id) => document.querySelector(`#${id} .chart`).chart.scales.y.min"
+    assert [visit.page.evaluate(lowest, name) for name in ("pauses", "sizes")] == [0, 0]
     assert visit.page.evaluate("document.documentElement.dataset.theme") == scheme
     faint = [(round(contrast, 2), text) for contrast, text in visit.page.evaluate(CONTRASTS) if contrast < 4.5]
     assert not faint

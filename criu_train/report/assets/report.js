@@ -24,8 +24,9 @@
   const yAxis = (label) =>
     axis(label, { size: (u, values) => 16 + 7 * Math.max(2, ...(values || []).map((one) => one.length)) });
 
-  // All that is drawn lies within, the faded lines too; from 0 on where that wastes no more than half of the place.
-  function reach(numbers, floor) {
+  // All that is drawn lies within, the faded lines too. Lines begin at 0 where that wastes no more than half of the
+  // place, bars do so always.
+  function reach(numbers, from = "") {
     let [low, high] = [Infinity, -Infinity];
     for (const one of numbers) {
       if (one === null) continue;
@@ -34,7 +35,7 @@
     }
     if (low > high) return [0, 1];
     const room = (high - low || Math.abs(high) || 1) * 0.05;
-    if (floor === 0 && low <= high / 2) return [Math.min(0, low), high + room];
+    if (from === "zero" || (from === "near zero" && low <= high / 2)) return [Math.min(0, low), (high || 1) + room];
     return [low - room, high + room];
   }
 
@@ -83,7 +84,7 @@
   function curve(id, one, labels, marks) {
     const xs = [one.kept, ...one.redone].flatMap((points) => points[0]);
     const ys = [one.kept, ...one.redone].flatMap((points) => points[1]);
-    const ends = reach(xs, 0);
+    const ends = reach(xs, "near zero");
     const columns = one.kept[0].length ? one.kept : [[ends[0]], [null]];
     const whole = (from, to) => from <= columns[0][0] && to >= columns[0].at(-1); // not zoomed into
     const under = (u) => clipped(u, (ctx, bbox, x, y) => {
@@ -138,7 +139,7 @@
     show(id, {
       scales: {
         x: { time: false, range: (u, from, to) => (whole(from, to) ? ends : [from, to]) },
-        y: { range: () => reach(ys, marks ? 0 : undefined) },
+        y: { range: () => reach(ys, marks ? "near zero" : "") },
       },
       axes: [axis(labels.x, { size: 28 }), yAxis(labels.y)],
       series: [{}, {
@@ -159,7 +160,7 @@
       height: 270,
       scales: {
         x: { time: false, range: (u, from, to) => [Math.max(from, first) - 0.7, Math.min(to, last) + 0.7] },
-        y: { range: () => reach(series.flatMap((one) => one.values), 0) },
+        y: { range: () => reach(series.flatMap((one) => one.values), "zero") },
       },
       axes: [
         axis(spec.x, { size: 28, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000], grid: { show: false } }),
@@ -208,7 +209,11 @@
   button.addEventListener("click", () => { chosen = root.dataset.theme === "dark" ? "light" : "dark"; draw(); told(); });
   dark.addEventListener("change", () => { draw(); told(); });
   select?.addEventListener("change", drawMetric);
-  addEventListener("beforeprint", () => { printing = true; draw(); });
+  addEventListener("beforeprint", () => {
+    printing = true;
+    document.querySelectorAll("details").forEach((one) => { one.open = true; });
+    draw();
+  });
   addEventListener("afterprint", () => { printing = false; draw(); });
   draw();
   told();
