@@ -38,7 +38,7 @@ def _choose(found: Sequence[Run], run_id: str | None) -> Run:
     if len(exact) != 1:
         raise UsageError(
             f"{len(exact)} runs have an id that begins with {run_id}" if exact else f"there is no run {run_id}",
-            tip="there are: " + ", ".join(run.id or "one without an id" for run in found),
+            tip="the newest are: " + ", ".join(run.id or "one without an id" for run in found[-9:]),
         )
     return exact[0]
 

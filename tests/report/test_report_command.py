@@ -45,7 +45,7 @@ def test_an_earlier_run_is_told_by_the_beginning_of_its_id(tmp_path: Path) -> No
     assert (told.code, told.out) == (2, "")
     assert told.err.splitlines() == [
         "error: there is no run 1999",
-        f"tip: there are: {RUN}, 20261123T000000Z-00ff00",
+        f"tip: the newest are: {RUN}, 20261123T000000Z-00ff00",
     ]
 
 
