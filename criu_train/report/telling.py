@@ -142,7 +142,8 @@ class _Teller:
             tasks=known.tasks if tasks is None and known else tasks,
         )
         self.snapshots.append(taken)
-        if self.quiet:
+        reached, was = at(told, self.counter), at(self.now, self.counter)
+        if self.quiet or (reached is not None and (was is None or reached > was)):
             self._sample(taken.t, told)
         if not goes_on:
             self._die(taken.t)
@@ -204,7 +205,7 @@ class _Teller:
             was = at(one.told, self.counter)
             return one.t > cut if was is None or reached is None else was > reached
 
-        self.samples = [one if one.redone else replace(one, redone=undone(one)) for one in self.samples]
+        self.samples = [one if one.redone or not undone(one) else replace(one, redone=True) for one in self.samples]
         return max(0.0, sum(end - begin for begin, end in gone) - pauses)
 
     def _steps_between(self, after: Told, before: Told) -> int | None:

@@ -82,6 +82,15 @@ def test_a_cut_lies_where_the_progress_was_as_far_as_it() -> None:
     assert [one.t for one in told.snapshots] == [10]
 
 
+def test_a_snapshot_tells_how_far_a_training_was_that_told_nothing_else_for_long() -> None:
+    told = story(
+        [started(), progress(5, 10), dumped(30, 1, 90), event(50, "interrupted", cause=""), restored(51, 1, 90)]
+    )
+    (one,) = told.interruptions
+    assert (one.before.step, one.lost_steps) == (90, 0)
+    assert [(sample.t, sample.told.step) for sample in told.samples] == [(5, 10), (28, 90), (51, 90)]
+
+
 def test_a_preemption_costs_no_work_and_no_pause() -> None:
     told = story(
         [

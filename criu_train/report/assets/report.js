@@ -119,7 +119,10 @@
       ctx.fillStyle = color("card");
       ctx.strokeStyle = color("line");
       ctx.lineWidth = 1.75 * devicePixelRatio;
+      let before = -Infinity;
       for (const [across, up] of one.snapshots || []) {
+        if (Math.abs(x(across) - before) < 9 * devicePixelRatio) continue; // no room; there is when one looks closer
+        before = x(across);
         ctx.beginPath();
         ctx.arc(x(across), y(up), 3.5 * devicePixelRatio, 0, 2 * Math.PI);
         ctx.fill();
