@@ -9,12 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from criu_train.progress.line import Told
+from criu_train.store.event_schema import KINDS
 
 # What the story is told from. Others count neither as signs of life nor as clocks.
-_KINDS = frozenset(
-    {"started", "progress", "preflight", "dumped", "dump_failed", "dump_skipped", "proven", "not_proven", "restore"}
-    | {"restored", "adopted", "stood_still", "died", "interrupted", "stopping", "stopped", "gave_up", "finished"}
-)
+_KINDS = frozenset(kind.name for kind in KINDS)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,8 @@ class _Teller:
             t=time_of_cut(told, max(t - (seconds or 0.0), born), t, life, self.counter),
             trigger=event.text("trigger") or "unknown",
             told=told,
-            pause_s=frozen_us / 1e6 if frozen_us is not None and goes_on else None,
+            # A training with hooks stands between two steps first, and waits there for CRIU.
+            pause_s=(frozen_us + (event.number("parked_us") or 0)) / 1e6 if frozen_us is not None and goes_on else None,
             seconds=seconds,
             memory_bytes=known.memory_bytes if memory is None and known else memory,
             stored_bytes=event.whole("stored_bytes"),

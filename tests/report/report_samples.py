@@ -49,6 +49,7 @@ def dumped(when: float, number: int, step: int, /, **fields: Any) -> Line:
         "epoch": step // 50,
         "metrics": curves(step),
         "frozen_time_us": 200_000 + 10_000 * number,
+        "parked_us": None,
         "seconds": 2.0,
         "memory_bytes": (800 + number) * MIB,
         "stored_bytes": 70 * MIB,

@@ -16,6 +16,7 @@ from criu_train.report.page import render
 from criu_train.report.story import Story
 from criu_train.report.telling import Manifested, tell
 from criu_train.report.totals import add_up
+from criu_train.store.event_schema import misfits
 
 Line = Mapping[str, Any]
 
@@ -42,6 +43,15 @@ def test_a_run_that_was_killed_four_times_tells_what_that_cost() -> None:
     assert totals.overhead_share == pytest.approx(sum(pauses) / 320)
     assert totals.useful_s == pytest.approx(320 - 20 - totals.lost_s - sum(pauses))
     assert totals.step == 440
+
+
+def test_the_sample_is_what_supervisors_write() -> None:
+    assert not [problem for line in killed_four_times() for problem in misfits(line)]
+
+
+def test_a_pause_begins_where_the_training_is_parked() -> None:
+    told = story([started(), dumped(12, 1, 20, frozen_time_us=300_000, parked_us=200_000, aligned=True)])
+    assert add_up(told).pauses_total_s == 0.5
 
 
 def test_what_was_done_twice_is_told_apart_from_what_counts() -> None:
