@@ -46,11 +46,11 @@ class Recorder:
 
     async def _record(self) -> None:
         while True:
-            began = time.monotonic()
+            began = time.thread_time()  # on a busy machine waiting takes long, and costs nothing
             self._look()
             if time.monotonic() >= self._not_before:
                 self._write()
-            await asyncio.sleep(max(self._pause_s, _REST * (time.monotonic() - began)))
+            await asyncio.sleep(max(self._pause_s, _REST * (time.thread_time() - began)))
 
     def _look(self) -> None:
         with contextlib.suppress(Exception):  # it only explains: no mistake in it may cost a training

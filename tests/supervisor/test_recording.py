@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ async def test_a_run_of_weeks_is_written_down_seldom(output: Path, events: Event
             await asyncio.sleep(0.02)
         assert [step for step, _ in told(events)] == [1]
     assert [step for step, _ in told(events)] == [1, 19]
+
+
+async def test_on_a_busy_machine_it_looks_as_often(output: Path, events: EventLog) -> None:
+    class Slow(Gauge):
+        def update(self) -> None:
+            time.sleep(0.02)  # others have the processor
+            super().update()
+
+    async with Recorder(Slow(output), events, began(), pause_s=0.01):
+        for step in range(1, 4):
+            output.write_text(f"step {step}\n" * step)
+            await until_told(events, step)
+    assert [step for step, _ in told(events)] == [1, 2, 3]
 
 
 async def test_a_training_that_tells_nothing_has_no_progress(output: Path, events: EventLog) -> None:
