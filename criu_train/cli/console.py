@@ -23,8 +23,31 @@ for _stream in (sys.stdout, sys.stderr):
 
 # In a file or a pipe nothing is gained by 80 columns, and paths are cut short by them.
 _FILE_WIDTH = 240
+_ROOM_TO_INDENT = 60
 console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _FILE_WIDTH)
+
+
+def can_redraw(where: Console) -> bool:
+    """Whether lines can be written over: a terminal that is more than a typewriter, whatever FORCE_COLOR says."""
+    return where.file.isatty() and not where.is_dumb_terminal
+
+
+def line(where: Console, text: Text, indent: int = 0) -> None:
+    """One line; where a terminal is too narrow, broken between words: an id or a path stays in one piece.
+
+    ``indent``: of what goes on below, where there is room for it.
+    """
+    if not where.file.isatty():
+        where.print(text, soft_wrap=True)
+        return
+    first, *rest = text.wrap(where, where.width, overflow="ignore") or [text]
+    where.print(first, soft_wrap=True)
+    if rest:
+        left = Text(" ").join(rest)
+        indent = indent if where.width >= _ROOM_TO_INDENT else 0
+        for one in left.wrap(where, where.width - indent, overflow="ignore"):
+            where.print(Text.assemble(" " * indent, one), soft_wrap=True)
 
 
 def print_json(content: Any) -> None:
@@ -34,14 +57,14 @@ def print_json(content: Any) -> None:
 
 def say(text: str, style: str = "") -> None:
     """One line of ours to stderr; the training's own output has stdout to itself."""
-    errors.print(Text.assemble(("criu-train: ", "bold cyan"), (text, style)), soft_wrap=True)
+    line(errors, Text.assemble(("criu-train: ", "bold cyan"), (text, style)))
 
 
 def tell_error(error: CriuTrainError) -> None:
     """What happened and what to do, a line each."""
     # Whoever called has gone (rich leaves by SystemExit then): the exit code is still ours to give.
     with contextlib.suppress(OSError, SystemExit):
-        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        line(errors, Text.assemble(("error: ", "bold red"), str(error)))
         errors.print(Text.assemble(("tip: ", "bold"), error.tip), soft_wrap=True)
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
-from criu_train.cli.console import console, print_json
+from criu_train.cli import completing
 from criu_train.cli.parameters import DURATION
 from criu_train.cli.settings import Settings
 from criu_train.errors import EXIT_OURS, UsageError
 from criu_train.units import format_size
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from criu_train.doctor.preflight import Preflight
 
 _SIGN = len("failed")
@@ -24,7 +25,7 @@ _STYLES = {"blocks": "bold red", "warns": "yellow", "fine": "green"}
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.option("--pid", type=click.IntRange(min=1), help="Look at this running process and all below it instead.")
 @click.option("--for", "seconds", type=DURATION, default="10s", show_default=True, help="How long COMMAND may run.")
-@click.argument("command", nargs=-1, metavar="[-- COMMAND...]")
+@click.argument("command", nargs=-1, metavar="[-- COMMAND...]", shell_complete=completing.command)
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, pid: int | None, seconds: float, command: tuple[str, ...]) -> None:
     """Tell whether a run would work on this machine, and what to do if not.
@@ -57,6 +58,9 @@ def doctor(ctx: click.Context, as_json: bool, pid: int | None, seconds: float, c
 
 
 def _tell_of_the_machine(ctx: click.Context, as_json: bool) -> None:
+    from rich.text import Text
+
+    from criu_train.cli.console import console, print_json
     from criu_train.doctor.checks import examine
 
     settings: Settings = ctx.obj
@@ -85,6 +89,10 @@ def _tell_of_the_machine(ctx: click.Context, as_json: bool) -> None:
 
 
 def _tell(ctx: click.Context, found: Preflight, as_json: bool) -> None:
+    from rich.text import Text
+
+    from criu_train.cli.console import console, print_json
+
     if as_json:
         findings = [{"level": f.level, "what": f.what, "why": f.why, "tip": f.tip} for f in found.findings]
         print_json(
@@ -105,6 +113,8 @@ def _tell(ctx: click.Context, found: Preflight, as_json: bool) -> None:
 
 
 def _sign(ok: bool, needed: bool) -> Text:
+    from rich.text import Text
+
     if ok:
         return Text(f"{'ok':{_SIGN}}", style="green")
     return Text("failed", style="bold red") if needed else Text(f"{'no':{_SIGN}}", style="yellow")

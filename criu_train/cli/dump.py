@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from criu_train.cli.console import console, print_json
 from criu_train.cli.settings import Settings
 
 
@@ -21,6 +20,7 @@ def dump(settings: Settings, as_json: bool) -> None:
     """
     import asyncio
 
+    from criu_train.cli.console import console, print_json
     from criu_train.supervisor.entry import request_dump
 
     snapshot_id = asyncio.run(request_dump(settings.store))

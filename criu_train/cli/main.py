@@ -4,44 +4,53 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from criu_train import __version__
-from criu_train.cli.attach import attach
-from criu_train.cli.console import errors, tell_error
-from criu_train.cli.doctor import doctor
-from criu_train.cli.dump import dump
-from criu_train.cli.report import report
-from criu_train.cli.restore import restore
-from criu_train.cli.run import run
+from criu_train.cli.config import ConfiguredGroup
+from criu_train.cli.parameters import option
 from criu_train.cli.settings import DEFAULT_STORE, Settings
-from criu_train.cli.setup import setup
-from criu_train.cli.snapshot import snapshot
-from criu_train.cli.status import status
 from criu_train.errors import EXIT_OURS, CriuTrainError
 
+PROGRAM = "criu-train"
+_COMPLETE = "_CRIU_TRAIN_COMPLETE"  # set by the scripts of `completion install`
+_COMMANDS = {
+    "attach": "criu_train.cli.attach:attach",
+    "completion": "criu_train.cli.completion:completion",
+    "doctor": "criu_train.cli.doctor:doctor",
+    "dump": "criu_train.cli.dump:dump",
+    "report": "criu_train.cli.report:report",
+    "restore": "criu_train.cli.restore:restore",
+    "run": "criu_train.cli.run:run",
+    "setup": "criu_train.cli.setup:setup",
+    "snapshot": "criu_train.cli.snapshot:snapshot",
+    "status": "criu_train.cli.status:status",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
+
+@click.group(
+    cls=ConfiguredGroup,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
     default=DEFAULT_STORE,
-    envvar="CRIU_TRAIN_STORE",
-    show_default=True,
-    show_envvar=True,
     help="The directory of snapshots of this job.",
 )
-@click.option(
+@option(
     "--key-file",
     type=click.Path(dir_okay=False, path_type=Path),
     default=None,
-    envvar="CRIU_TRAIN_KEY_FILE",
-    show_envvar=True,
     help="The key of an encrypted store: 32 random bytes or more. A store that is made with it is encrypted.",
 )
-@click.version_option(__version__, prog_name="criu-train")
+@click.version_option(__version__, prog_name=PROGRAM)
 @click.pass_context
 def cli(ctx: click.Context, store: Path, key_file: Path | None) -> None:
     """Make a long training run unbreakable without touching its code.
@@ -59,14 +68,12 @@ def cli(ctx: click.Context, store: Path, key_file: Path | None) -> None:
     ctx.obj = Settings(store.absolute(), key_file, umask)
 
 
-for command in (run, dump, snapshot, restore, attach, status, report, doctor, setup):
-    cli.add_command(command)
-
-
 def main() -> None:
     """Entry point of the ``criu-train`` program."""
+    if _COMPLETE in os.environ:
+        _complete_a_word()
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        sys.exit(cli.main(prog_name=PROGRAM, complete_var=_COMPLETE, standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.exceptions.Abort:
@@ -75,13 +82,30 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except CriuTrainError as error:
+        from criu_train.cli.console import tell_error
+
         tell_error(error)
         sys.exit(error.exit_code)
     except Exception:
+        from criu_train.cli.console import errors
+
         log = _log_unexpected()
         errors.print(f"[bold red]error:[/] something unexpected went wrong; the details are in {log}", soft_wrap=True)
         errors.print("[bold]tip:[/] please report it with that file", soft_wrap=True)
         sys.exit(EXIT_OURS)
+
+
+def _complete_a_word() -> NoReturn:
+    """Answer a shell; whatever is wrong, the line that somebody types stays as it is."""
+    try:
+        with redirect_stderr(StringIO()):
+            from criu_train.cli.shells import use_our_scripts
+
+            use_our_scripts()
+            cli.main(prog_name=PROGRAM, complete_var=_COMPLETE)
+    except (Exception, SystemExit):
+        sys.exit(0)
+    sys.exit(0)
 
 
 def _log_unexpected() -> Path:

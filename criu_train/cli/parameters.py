@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from criu_train.errors import UsageError
 from criu_train.units import parse_duration, parse_share, parse_size
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -21,7 +23,7 @@ class _Parsed(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | int:
         if isinstance(value, int | float):
-            return value
+            return value  # a default
         try:
             return self._parse(value)
         except ValueError as error:
@@ -71,6 +73,7 @@ class _Words(click.ParamType[Any]):
         return words
 
 
+ORIGINS = "criu_train.origins"  # in a context's meta: where the values of configuration files are from
 ID_HELP = "ID: an id, a unique beginning of one, the number after its dash, latest, latest~1, @step:9 or @best:loss."
 DURATION = _Parsed("duration", parse_duration)
 EVERY = _Every("duration|auto", parse_duration)
@@ -81,10 +84,31 @@ ENDPOINT = _Endpoint()
 WORDS = _Words()
 
 
+class ConfiguredOption(click.Option):
+    """An option that a file may set, see ``config``. Raises UsageError, naming file and key, for a value of no use."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        try:
+            return super().handle_parse_result(ctx, opts, args)
+        except click.BadParameter as error:
+            names, at = [str(self.name)], ctx
+            while at.parent is not None:
+                names.insert(0, str(at.info_name))
+                at = at.parent
+            where = ctx.meta.get(ORIGINS, {}).get(tuple(names))
+            if where is None or ctx.get_parameter_source(str(self.name)) is not ParameterSource.DEFAULT_MAP:
+                raise
+            raise UsageError(f"{where}: {error.message}", tip=f"`--help` tells what {self.opts[0]} takes") from error
+
+
 def option(name: str, *others: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A click option (``others``: its other names) that also reads ``CRIU_TRAIN_<NAME>`` and shows its default."""
+    """A click option (``others``: its other names) that also reads ``CRIU_TRAIN_<NAME>`` and configuration files, and
+    shows its default."""
     variable = "CRIU_TRAIN_" + name.removeprefix("--").upper().replace("-", "_")
-    return click.option(name, *others, **{"envvar": variable, "show_default": True, "show_envvar": True, **attributes})
+    shown = {"cls": ConfiguredOption, "envvar": variable, "show_default": True, "show_envvar": True}
+    return click.option(name, *others, **{**shown, **attributes})
 
 
 def json_option(command: _F) -> _F:

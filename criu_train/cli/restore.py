@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from criu_train.cli import completing
 from criu_train.cli.run import options_of, supervision_options
 from criu_train.cli.settings import Settings
 
@@ -13,9 +14,21 @@ from criu_train.cli.settings import Settings
 @click.command()
 @supervision_options
 @click.option("--latest", is_flag=True, help="The newest complete snapshot of the store's run.")
-@click.option("--at-step", type=click.IntRange(min=0), default=None, help="The last one up to that step.")
-@click.option("--best", default=None, metavar="METRIC", help="The lowest loss, the highest accuracy.")
-@click.argument("snapshot", required=False, metavar="[ID]")
+@click.option(
+    "--at-step",
+    type=click.IntRange(min=0),
+    default=None,
+    help="The last one up to that step.",
+    shell_complete=completing.steps,
+)
+@click.option(
+    "--best",
+    default=None,
+    metavar="METRIC",
+    help="The lowest loss, the highest accuracy.",
+    shell_complete=completing.metrics,
+)
+@click.argument("snapshot", required=False, metavar="[ID]", shell_complete=completing.snapshots)
 @click.pass_obj
 def restore(
     settings: Settings,

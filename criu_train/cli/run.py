@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from criu_train.cli import completing
 from criu_train.cli.parameters import DURATION, ENDPOINT, EVERY, PATTERN, SHARE, SIZE, WORDS, option
 from criu_train.cli.settings import Settings
 
@@ -155,7 +156,7 @@ def supervision_options(command: Any) -> Any:
     help="What to start in place of COMMAND where a run that had begun before has to begin again, say with the last "
     "checkpoint of its own: split into words as a shell does, and run without one.",
 )
-@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...", shell_complete=completing.command)
 @click.pass_obj
 def run(settings: Settings, /, command: tuple[str, ...], **chosen: Any) -> None:
     """Run COMMAND under supervision; the same line goes on where it was interrupted.

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import click
-from rich.text import Text
-
-from criu_train.cli.console import console
 
 
 @click.command()
@@ -14,7 +11,15 @@ def setup() -> None:
 
     Uses the installed one if it passes a real dump and restore, else fetches a newer one from Debian into a
     directory of its own (/var/lib/criu-train/criu, or CRIU_TRAIN_PREFIX). The host's packages stay as they are.
+
+    \b
+    Examples:
+      criu-train setup
+      CRIU_TRAIN_PREFIX=/opt/criu-train criu-train setup
     """
+    from rich.text import Text
+
+    from criu_train.cli.console import console
     from criu_train.doctor.setup import set_up
 
     criu = set_up(lambda line: console.print(Text(line), soft_wrap=True))

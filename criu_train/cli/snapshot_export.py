@@ -6,18 +6,21 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from criu_train.cli.console import console, print_json
+from criu_train.cli import completing
 from criu_train.cli.parameters import ID_HELP, json_option
 from criu_train.cli.settings import DEFAULT_STORE, Settings
-from criu_train.store.manifest import Manifest
-from criu_train.store.store import Store
+
+if TYPE_CHECKING:
+    from criu_train.store.manifest import Manifest
+    from criu_train.store.store import Store
 
 
 @click.command(epilog=ID_HELP)
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=completing.snapshots)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--tar", "archive", is_flag=True, help="Also write DIR/criu-train/checkpoint.tar, for checkpointctl.")
 @json_option
@@ -33,6 +36,8 @@ def export(settings: Settings, id_: str, directory: Path, archive: bool, as_prog
       criu-train snapshot export 7 there --tar; checkpointctl inspect there/criu-train/checkpoint.tar
     """
     from criu_train.archive.exporting import export_snapshot
+    from criu_train.cli.console import console, print_json
+    from criu_train.store.store import Store
 
     store = Store.open(settings.store, key=settings.key)
     one = store.find(id_)
@@ -61,6 +66,8 @@ def import_(settings: Settings, directory: Path, as_program: bool) -> None:
       criu-train --store /data/job7 snapshot import there --json
     """
     from criu_train.archive.importing import check_export, import_snapshot
+    from criu_train.cli.console import console, print_json
+    from criu_train.store.store import Store
 
     store = Store.open_if_any(settings.store, key=settings.key)
     with _bar("checking", quiet=as_program) as progress:

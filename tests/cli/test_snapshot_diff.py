@@ -18,7 +18,7 @@ from rich.console import Console
 from snapshot_calls import Call
 from store_samples import FILES, add, facts, fill
 
-from criu_train.cli import snapshot_diff
+from criu_train.cli import snapshot_diff_view
 from criu_train.errors import StoreError, UsageError
 from criu_train.store.environment import CodeVersion, Component, DataFile, Environment, Gpu
 from criu_train.store.manifest import ExternalFile
@@ -163,7 +163,7 @@ def test_json_has_every_field_that_the_documentation_names(store: Store, call: C
     assert told["tasks"] is None  # the samples' images are none
     assert told["packages"] == {"added": {}, "removed": {}, "changed": {}}
     documented = Path(__file__).parents[2].joinpath("docs", "environment.md").read_text()
-    for field in (*told, *snapshot_diff._FACTS):
+    for field in (*told, *snapshot_diff_view._FACTS):
         assert f"`{field}`" in documented, field
 
 
@@ -184,7 +184,7 @@ def test_long_groups_are_counted_and_a_narrow_terminal_breaks_lines_rather_than_
     take(store, {f"/w/{'long' * 20}/{number:02}": b"x" for number in range(30)}, tmp_path)
     assert "and 20 more; --json tells all" in lines(call("diff", "1", "2").stdout)
     screen = Console(file=io.StringIO(), width=30)
-    monkeypatch.setattr(snapshot_diff, "console", screen)
+    monkeypatch.setattr(snapshot_diff_view, "console", screen)
     call("diff", "1", "2")
     told = screen.file.getvalue()  # type: ignore[attr-defined]
     assert all(len(line) <= 30 for line in told.splitlines())

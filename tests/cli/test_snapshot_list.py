@@ -14,7 +14,7 @@ from snapshot_calls import KEYS, Call
 from store_samples import FILES, PACK, add, facts, fill, many
 
 import criu_train
-from criu_train.cli import snapshot as module
+from criu_train.cli import console as module
 from criu_train.cli.snapshot_table import print_snapshots
 from criu_train.errors import StoreError
 from criu_train.store.store import Store
