@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from criu_train.errors import CriuTrainError
@@ -48,6 +49,14 @@ def line(where: Console, text: Text, indent: int = 0) -> None:
         indent = indent if where.width >= _ROOM_TO_INDENT else 0
         for one in left.wrap(where, where.width - indent, overflow="ignore"):
             where.print(Text.assemble(" " * indent, one), soft_wrap=True)
+
+
+def facts_table() -> Table:
+    """Two columns, a fact a line; what is too long goes on below itself."""
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
 
 
 def print_json(content: Any) -> None:

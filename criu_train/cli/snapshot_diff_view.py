@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from criu_train.cli.console import console, print_json
+from criu_train.cli.console import console, facts_table, print_json
 from criu_train.cli.snapshot_view import NOTHING, count
 from criu_train.errors import CriuTrainError
 from criu_train.store.environment import CodeVersion
@@ -130,9 +130,7 @@ def _plain(value: Any) -> Any:
 
 
 def _parts(told: Differences) -> Iterator[Table | Text]:
-    facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column(overflow="fold")
+    facts = facts_table()
     for name, (label, write) in _FACTS.items():
         if pair := told.facts.get(name):
             facts.add_row(label, Text(_pair(pair, write)))

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from criu_train.cli.console import facts_table
 from criu_train.store.environment import Environment
 from criu_train.store.manifest import Manifest
 from criu_train.store.snapshot import Listed, Snapshot, Status
@@ -61,9 +61,7 @@ def status_word(status: Status) -> Text:
 
 def snapshot_facts(one: Snapshot) -> RenderableType:
     """Everything worth knowing about one snapshot, a fact a line."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = facts_table()
     table.add_row("Snapshot", one.id)
     table.add_row("Status", status_word(one.status))
     if one.reason:
