@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +26,7 @@ for _stream in (sys.stdout, sys.stderr):
 
 # In a file or a pipe nothing is gained by 80 columns, and paths are cut short by them.
 _FILE_WIDTH = 240
-_ROOM_TO_INDENT = 60
+_TURN_S = 0.1
 console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _FILE_WIDTH)
 
@@ -34,21 +36,19 @@ def can_redraw(where: Console) -> bool:
     return where.file.isatty() and not where.is_dumb_terminal
 
 
-def line(where: Console, text: Text, indent: int = 0) -> None:
-    """One line; where a terminal is too narrow, broken between words: an id or a path stays in one piece.
-
-    ``indent``: of what goes on below, where there is room for it.
-    """
-    if not where.file.isatty():
-        where.print(text, soft_wrap=True)
-        return
-    first, *rest = text.wrap(where, where.width, overflow="ignore") or [text]
-    where.print(first, soft_wrap=True)
-    if rest:
-        left = Text(" ").join(rest)
-        indent = indent if where.width >= _ROOM_TO_INDENT else 0
-        for one in left.wrap(where, where.width - indent, overflow="ignore"):
-            where.print(Text.assemble(" " * indent, one), soft_wrap=True)
+def line(where: Console, text: Text) -> None:
+    """One line; where a terminal is too narrow, broken between words: an id or a path stays in one piece."""
+    breaks, used = [], 0
+    for word in re.finditer(r"\s*\S+", text.plain) if where.file.isatty() else ():
+        long = cell_len(word[0])
+        if used and used + long > where.width:
+            breaks.append(word.end() - len(word[0].lstrip()))
+            used = cell_len(word[0].lstrip())
+        else:
+            used += long
+    for piece in text.divide(breaks):
+        piece.rstrip()
+        where.print(piece, soft_wrap=True)
 
 
 def facts_table() -> Table:
@@ -78,9 +78,13 @@ def tell_error(error: CriuTrainError) -> None:
 
 
 class Teller:
-    """Prints in a thread of its own: a terminal that is lost or held must not touch a supervised training."""
+    """Prints in a thread of its own: a terminal that is lost or held must not touch a supervised training.
 
-    def __init__(self) -> None:
+    ``idle``: called ten times a second while there is nothing to print, until it returns False.
+    """
+
+    def __init__(self, idle: Callable[[], bool] = lambda: False) -> None:
+        self._idle = idle
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="teller", daemon=True)
         self._thread.start()
@@ -95,6 +99,19 @@ class Teller:
         self._thread.join(timeout_s)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        waits: float | None = None
+        while True:
+            try:
+                job = self._jobs.get(timeout=waits)
+            except queue.Empty:
+                job = _nothing
+            if job is None:
+                return
+            waits = None
             with contextlib.suppress(Exception, SystemExit):
                 job()
+                waits = _TURN_S if self._idle() else None
+
+
+def _nothing() -> None:
+    pass

@@ -60,7 +60,7 @@ def doctor(ctx: click.Context, as_json: bool, pid: int | None, seconds: float, c
 def _tell_of_the_machine(ctx: click.Context, as_json: bool) -> None:
     from rich.text import Text
 
-    from criu_train.cli.console import console, print_json
+    from criu_train.cli.console import console, line, print_json
     from criu_train.doctor.checks import examine
 
     settings: Settings = ctx.obj
@@ -81,9 +81,9 @@ def _tell_of_the_machine(ctx: click.Context, as_json: bool) -> None:
         width = max(len(check.name) for check in report.checks)
         for check in report.checks:
             name = f"  {check.name:{width}}  "
-            console.print(Text.assemble(_sign(check.ok, check.needed), name, check.detail), soft_wrap=True)
+            line(console, Text.assemble(_sign(check.ok, check.needed), name, check.detail))
             if check.tip:
-                console.print(Text.assemble(" " * (_SIGN + len(name)), ("tip: ", "bold"), check.tip), soft_wrap=True)
+                line(console, Text.assemble(" " * (_SIGN + len(name)), ("tip: ", "bold"), check.tip))
         console.print("a run would work here" if report.ok else "[red]a run would not work here[/]")
     ctx.exit(0 if report.ok else EXIT_OURS)
 
@@ -91,7 +91,7 @@ def _tell_of_the_machine(ctx: click.Context, as_json: bool) -> None:
 def _tell(ctx: click.Context, found: Preflight, as_json: bool) -> None:
     from rich.text import Text
 
-    from criu_train.cli.console import console, print_json
+    from criu_train.cli.console import console, line, print_json
 
     if as_json:
         findings = [{"level": f.level, "what": f.what, "why": f.why, "tip": f.tip} for f in found.findings]
@@ -101,10 +101,10 @@ def _tell(ctx: click.Context, found: Preflight, as_json: bool) -> None:
     else:
         for one in found.findings:
             sign = Text(f"{one.level:{_SIGN}}", style=_STYLES[one.level])
-            console.print(Text.assemble(sign, "  ", one.what), soft_wrap=True)
+            line(console, Text.assemble(sign, "  ", one.what))
             if one.level != "fine":
                 for name, text in (("why: ", one.why), ("tip: ", one.tip)):
-                    console.print(Text.assemble(" " * (_SIGN + 2), (name, "bold"), text), soft_wrap=True)
+                    line(console, Text.assemble(" " * (_SIGN + 2), (name, "bold"), text))
         processes = "1 process" if found.tasks == 1 else f"{found.tasks} processes"
         looked_at = f"{processes}, {format_size(found.memory_bytes)} of memory"
         verdict = "[green]snapshots would work[/]" if found.ok else "[red]snapshots would not work as it is[/]"

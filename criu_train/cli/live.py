@@ -84,7 +84,7 @@ def view(seen: Overview, width: int, height: int) -> Group:
         facts.add_row(name, text)
     room = max(1, height - facts.row_count - 3)
     events = Table.grid(padding=(0, 1, 0, 0))
-    events.add_column(style="dim", no_wrap=True)
+    events.add_column(style="dim", no_wrap=True, min_width=len("00:00:00"))
     events.add_column(no_wrap=True, overflow="ellipsis")
     for one in seen.happened[-min(room, _RECENT) :]:
         events.add_row(_clock(one), Text(one.text, style="yellow" if one.bad else ""))
@@ -139,7 +139,8 @@ def _rows(seen: Overview, blocks: int) -> Iterator[tuple[str, Text]]:
         yield "Snapshot", Text("none yet", style="dim")
         return
     last = seen.taken[-1]
-    yield "Snapshot", Text.assemble(last.id, (f"  {ago(last.at)}", "dim"))
+    yield "Snapshot", Text(last.id)
+    yield "", Text(ago(last.at), style="dim")
     pauses = [one.pause_s for one in seen.taken if one.pause_s is not None]
     if pauses:
         yield "Pause", Text.assemble((sparkline(pauses, blocks), "cyan"), f"  {format_duration(pauses[-1])}")

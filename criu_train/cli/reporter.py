@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from criu_train.cell.records import Ended
-from criu_train.cli.console import Teller, errors
+from criu_train.cli.bar import Phase
+from criu_train.cli.console import Teller, errors, line
 from criu_train.cli.console import say as say_now
 from criu_train.errors import CriuTrainError
 from criu_train.store.snapshot import Snapshot
@@ -18,34 +19,42 @@ from criu_train.supervisor.cause import describe_end
 from criu_train.supervisor.restoring import Attempt
 from criu_train.units import ago, format_duration, format_size
 
+# A table's cells break words below that.
+_TABLE = 100
+
 
 class ConsoleReporter:
     """One line a thing; a table where several snapshots were tried. No method raises or waits."""
 
     def __init__(self) -> None:
-        self._teller = Teller()
+        self._phase = Phase(errors)
+        self._restoring = ""
+        self._teller = Teller(self._phase.turn)
 
     def close(self) -> None:
         """Wait a moment for the last lines to be printed."""
+        self._teller.tell(self._phase.clear)
         self._teller.close()
 
     def _say(self, text: str, style: str = "") -> None:
+        self._teller.tell(self._phase.clear)
         self._teller.tell(lambda: say_now(text, style))
 
     def interrupted(self, cause: str) -> None:
         self._say(f"the training was interrupted: {cause}", "yellow")
 
+    def restoring(self, snapshot: str, memory_bytes: int, phase: str) -> None:
+        self._teller.tell(lambda: self._show(snapshot, f"restoring {snapshot}, {format_size(memory_bytes)}", phase))
+
+    def _show(self, snapshot: str, what: str, phase: str) -> None:
+        if not self._phase.show(f"{what}: {phase}") and snapshot != self._restoring:
+            say_now(what)
+        self._restoring = snapshot
+
     def attempts(self, attempts: Sequence[Attempt]) -> None:
-        if all(attempt.reason is None for attempt in attempts):
-            return
-        table = Table("snapshot", "outcome", "what to do", title="Snapshots tried", title_justify="left")
-        for attempt in attempts:
-            table.add_row(
-                attempt.snapshot,
-                Text(attempt.reason) if attempt.reason else "[green]restored[/]",
-                Text(attempt.tip or ""),
-            )
-        self._teller.tell(lambda: errors.print(table))
+        self._teller.tell(self._phase.clear)
+        if any(attempt.reason is not None for attempt in attempts):
+            self._teller.tell(lambda: print_attempts(attempts))
 
     def restored(self, snapshot: Snapshot, summary: str, notes: Sequence[str], warnings: Sequence[str]) -> None:
         self._say(f"restored {snapshot.id}, taken {ago(snapshot.created_at)}; {summary}", "green")
@@ -97,3 +106,22 @@ class ConsoleReporter:
 
     def backoff(self, seconds: float, restart: int, of: int) -> None:
         self._say(f"restart {restart} of {of} in {format_duration(seconds)}")
+
+
+def print_attempts(attempts: Sequence[Attempt]) -> None:
+    """Why snapshots were passed over: a table, on narrow terminals a paragraph each."""
+    outcomes = [Text(one.reason) if one.reason else Text("restored", style="green") for one in attempts]
+    if errors.width >= _TABLE:
+        table = Table(title="Snapshots tried", title_justify="left")
+        table.add_column("snapshot", no_wrap=True)
+        table.add_column("outcome")
+        table.add_column("what to do")
+        for one, outcome in zip(attempts, outcomes, strict=True):
+            table.add_row(one.snapshot, outcome, Text(one.tip or ""))
+        errors.print(table)
+        return
+    errors.print("Snapshots tried", style="italic")
+    for one, outcome in zip(attempts, outcomes, strict=True):
+        line(errors, Text.assemble((one.snapshot, "bold"), "  ", outcome))
+        if one.tip:
+            line(errors, Text.assemble(("  tip: ", "bold"), one.tip))

@@ -19,8 +19,8 @@ def setup() -> None:
     """
     from rich.text import Text
 
-    from criu_train.cli.console import console
+    from criu_train.cli.console import console, line
     from criu_train.doctor.setup import set_up
 
-    criu = set_up(lambda line: console.print(Text(line), soft_wrap=True))
-    console.print(Text(f"ready: CRIU {criu.version} ({criu.origin})"), soft_wrap=True)
+    criu = set_up(lambda told: line(console, Text(told)))
+    line(console, Text(f"ready: CRIU {criu.version} ({criu.origin})"))

@@ -24,7 +24,7 @@ def list_(settings: Settings, as_program: bool) -> None:
     """
     from rich.text import Text
 
-    from criu_train.cli.console import console, errors, print_json
+    from criu_train.cli.console import console, errors, line, print_json
     from criu_train.cli.snapshot_table import print_snapshots
     from criu_train.cli.snapshot_view import as_json
     from criu_train.store.store import Store
@@ -37,4 +37,4 @@ def list_(settings: Settings, as_program: bool) -> None:
         print_snapshots(found, console)
     else:
         where = "has no snapshots yet" if store else "is no store yet; `criu-train run -- COMMAND` makes it one"
-        errors.print(Text(f"{settings.store} {where}"), soft_wrap=True)
+        line(errors, Text(f"{settings.store} {where}"))

@@ -10,6 +10,7 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.text import Text
 
+from criu_train.cli.console import line
 from criu_train.cli.snapshot_view import (
     NOTHING,
     PROVEN,
@@ -64,7 +65,7 @@ def print_snapshots(snapshots: Sequence[Listed], console: Console) -> None:
     if remarks:
         console.print()
     for remark in remarks:
-        console.print(remark, soft_wrap=True)
+        line(console, remark)
 
 
 def _columns(snapshots: Sequence[Listed]) -> list[_Column]:

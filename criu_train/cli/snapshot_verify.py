@@ -46,7 +46,7 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, deep: bool, as
     """
     from rich.text import Text
 
-    from criu_train.cli.console import console, print_json
+    from criu_train.cli.console import console, line, print_json
     from criu_train.cli.snapshot_view import status_word
     from criu_train.store.snapshot import is_live
     from criu_train.store.store import Store
@@ -70,7 +70,7 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, deep: bool, as
             sound = "" if one.id in damaged else _INTACT + ((_UNFIT if problems else _FIT) if deep else "")
             console.print(Text.assemble(one.id, "  ", word, sound))
             for problem in problems:
-                console.print(Text(f"  {problem}"), soft_wrap=True)
+                line(console, Text(f"  {problem}"))
     if any(problems for _, problems in results):
         ctx.exit(EXIT_DAMAGED)
 

@@ -126,6 +126,7 @@ class Beginner:
             runtime=self._runtime,
             new_cell=lambda: self._new_cell(run),
             new_hooks=lambda snapshot: self._hooks_of(run, snapshot),
+            tell=self._reporter.restoring,
         )
         restored = await restorer.restore_first_that_works(start.candidates)
         self._events.append("restore", attempts=[vars(attempt) for attempt in restorer.attempts])

@@ -83,11 +83,15 @@ class UndoFailedError(CriuTrainError):
 
 CellFactory = Callable[[], Awaitable[Cell]]
 HooksFactory = Callable[[Snapshot], HookFiles | None]
+Tell = Callable[[str, int, str], None]
 
 
 class Restorer:
     """Tries snapshots in the order given. ``new_cell`` starts an empty cell with a journal of its own, ``new_hooks``
-    makes what the hooks of a snapshot's training look for."""
+    makes what the hooks of a snapshot's training look for.
+
+    ``tell``: which snapshot, how much memory, and what is done about it now.
+    """
 
     def __init__(
         self,
@@ -99,7 +103,9 @@ class Restorer:
         runtime: Path,
         new_cell: CellFactory,
         new_hooks: HooksFactory,
+        tell: Tell = lambda snapshot, memory_bytes, phase: None,
     ) -> None:
+        self._tell = tell
         self._store = store
         self._criu = criu
         self._keeper = keeper
@@ -133,6 +139,8 @@ class Restorer:
         return await self._restore(snapshot)
 
     async def _restore(self, snapshot: Snapshot) -> Restored:
+        memory = snapshot.manifest.memory_bytes if snapshot.manifest else 0
+        self._tell(snapshot.id, memory, "checking it")
         manifest = await asyncio.to_thread(verified, snapshot)
         feeder = Feeder(self._keeper, snapshot, manifest)
         await feeder.check()
@@ -145,6 +153,7 @@ class Restorer:
             reconnected = await asyncio.to_thread(self._reconnect, snapshot, renamed)
         reached("restore-chosen")
         async with machine_lock(self._runtime, math.inf):
+            self._tell(snapshot.id, memory, "putting files back")
             rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
             reached("rolled-back")
             cell: Cell | None = None
@@ -153,6 +162,7 @@ class Restorer:
                 hooks = self._new_hooks(snapshot)
                 cell = await self._new_cell()
                 reached("cell-ready")
+                self._tell(snapshot.id, memory, "its processes come back")
                 await self._run_criu(cell, snapshot, manifest, feeder, reconnected)
                 reached("restored")
                 # From here on the tree writes: whoever comes after a crash must not undo the rollback any more.

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import ROOT, environment
+from harness import ROOT
 from store_samples import add
-from terminals import Terminal
+from terminals import Terminal, surroundings
 
 from criu_train.store.store import Store
 
@@ -35,16 +35,16 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def surroundings(home: Path, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in environment().items() if not name.startswith(("XDG_", "ZDOTDIR"))}
+def at_home(home: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in surroundings().items() if not name.startswith(("XDG_", "ZDOTDIR"))}
     path = f"{home}/bin:{os.environ['PATH']}"
-    return kept | {"HOME": str(home), "PATH": path, "TERM": "xterm", "PYTHONPATH": str(ROOT), **more}
+    return kept | {"HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT), **more}
 
 
 def ours(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "criu_train", *arguments],
-        env=surroundings(home, **more),
+        env=at_home(home, **more),
         cwd=home / "job",
         capture_output=True,
         text=True,
@@ -64,7 +64,7 @@ def complete(request: pytest.FixtureRequest, home: Path) -> Iterator[Complete]:
     (home / ".config" / "fish" / "config.fish").write_text(
         "function fish_prompt; echo 'ready> '; end\nset -g fish_greeting\n"
     )
-    with Terminal([shell, "-i"], env=surroundings(home, PS1="ready> "), cwd=home / "job") as terminal:
+    with Terminal([shell, "-i"], env=at_home(home, PS1="ready> "), cwd=home / "job") as terminal:
         if shell != "fish":
             terminal.type("PS1='ready''> '\n")
         terminal.read_until("ready> ")
@@ -80,6 +80,7 @@ def complete(request: pytest.FixtureRequest, home: Path) -> Iterator[Complete]:
         yield by_typing
 
 
+@pytest.mark.slow
 def test_tab_completes_commands_options_and_snapshots(complete: Complete, home: Path) -> None:
     one = add(Store.create_or_open(home / "job" / ".criu-train"), step=1200, metrics={"loss": 0.5})
     other = add(Store.create_or_open(home / "other"), step=7, metrics={"val.accuracy": 0.5})
@@ -99,7 +100,7 @@ def answers(home: Path, line: str, **more: str) -> list[tuple[str, str]]:
     """What zsh is told: values and help."""
     told = subprocess.run(
         [sys.executable, "-m", "criu_train"],
-        env=surroundings(
+        env=at_home(
             home, _CRIU_TRAIN_COMPLETE="zsh_complete", COMP_WORDS=line, COMP_CWORD=str(len(line.split(" ")) - 1), **more
         ),
         cwd=home / "job",
@@ -183,9 +184,7 @@ def test_completing_loads_nothing_that_draws_or_trains(home: Path) -> None:
     add(Store.create_or_open(home / "job" / ".criu-train"))
     told = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "criu_train"],
-        env=surroundings(
-            home, _CRIU_TRAIN_COMPLETE="bash_complete", COMP_WORDS="criu-train snapshot show ", COMP_CWORD="3"
-        ),
+        env=at_home(home, _CRIU_TRAIN_COMPLETE="bash_complete", COMP_WORDS="criu-train snapshot show ", COMP_CWORD="3"),
         cwd=home / "job",
         capture_output=True,
         text=True,

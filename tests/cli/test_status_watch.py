@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from harness import criu_train, environment
+from harness import criu_train
 from store_samples import add
-from terminals import Terminal
+from terminals import Terminal, surroundings
 
 from criu_train.cell import processes
 from criu_train.cli.overview import Looker, in_words
@@ -55,9 +55,7 @@ def say(store: Store, state: str, **more: object) -> None:
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_it_fits_the_terminal_follows_the_run_and_ends_with_ctrl_c(store: Store, tmp_path: Path, columns: int) -> None:
-    env = environment(TERM="xterm", CRIU_TRAIN_PROGRESS_REGEX="")
-    env.pop("CRIU_TRAIN_PROGRESS_REGEX")
-    with Terminal(LOOK, columns=columns, env=env, cwd=tmp_path) as terminal:
+    with Terminal(LOOK, columns=columns, env=surroundings(), cwd=tmp_path) as terminal:
         terminal.read_until(r"(?s)running.*42.*0\.25.*in \d+d.*started")
         for one in store.snapshots()[-1:]:
             assert one.id in terminal.text
@@ -77,7 +75,7 @@ def test_it_fits_the_terminal_follows_the_run_and_ends_with_ctrl_c(store: Store,
 
 
 def test_it_ends_with_a_sentence_when_the_run_is_over(store: Store, tmp_path: Path) -> None:
-    with Terminal(LOOK, env=environment(TERM="xterm"), cwd=tmp_path) as terminal:
+    with Terminal(LOOK, env=surroundings(), cwd=tmp_path) as terminal:
         terminal.read_until("running")
         say(store, "finished", exit_code=3)
         assert terminal.read_all() == 0
@@ -86,7 +84,7 @@ def test_it_ends_with_a_sentence_when_the_run_is_over(store: Store, tmp_path: Pa
 
 def test_where_both_are_gone_it_says_how_to_go_on(store: Store, tmp_path: Path) -> None:
     say(store, "running", supervisor_pid=1 << 22, supervisor_started=1.0)
-    with Terminal(LOOK, columns=200, env=environment(TERM="xterm"), cwd=tmp_path) as terminal:
+    with Terminal(LOOK, columns=200, env=surroundings(), cwd=tmp_path) as terminal:
         assert terminal.read_all() == 0
     assert "the same `criu-train run` goes on" in terminal.lines[-1]
 
@@ -96,13 +94,13 @@ def test_without_a_terminal_that_can_redraw_it_tells_changes_line_by_line(
     store: Store, tmp_path: Path, how: str
 ) -> None:
     if how == "dumb":
-        with Terminal(LOOK, env=environment(TERM="dumb"), cwd=tmp_path) as terminal:
+        with Terminal(LOOK, env=surroundings(TERM="dumb"), cwd=tmp_path) as terminal:
             terminal.read_until("state: running")
             say(store, "finished", exit_code=0)
             assert terminal.read_all() == 0
         out = terminal.raw.replace("\r\n", "\n")
     else:
-        with subprocess.Popen(LOOK, stdout=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path) as process:
+        with subprocess.Popen(LOOK, stdout=subprocess.PIPE, text=True, env=surroundings(), cwd=tmp_path) as process:
             time.sleep(2.0)
             EventLog(store.layout.events).append("died", reason="it was killed", exit_code=137, backoff_s=1.0)
             time.sleep(1.5)
