@@ -23,9 +23,9 @@ def bytes_bar(*, quiet: bool) -> Progress:
     return Progress(*columns, console=errors, transient=True, disable=quiet or not can_redraw(errors))
 
 
-def waiting(what: str) -> AbstractContextManager[object]:
-    """Something that turns, and what we wait for, while nobody knows how long."""
-    return errors.status(what) if can_redraw(errors) else nullcontext()
+def waiting(what: str, *, quiet: bool) -> AbstractContextManager[object]:
+    """Something that turns, and what we wait for, while nobody knows how long. ``quiet``: shows nothing."""
+    return errors.status(what) if can_redraw(errors) and not quiet else nullcontext()
 
 
 class Phase:

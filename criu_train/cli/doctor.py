@@ -45,10 +45,13 @@ def doctor(ctx: click.Context, as_json: bool, pid: int | None, seconds: float, c
     if command and pid is not None:
         raise UsageError("--pid and a command at once", tip="give one of the two")
     if command:
+        from criu_train.cli.bar import waiting
         from criu_train.doctor.preflight_command import preflight_of_command
 
         settings: Settings = ctx.obj
-        _tell(ctx, preflight_of_command(command, seconds, settings.umask), as_json)
+        with waiting("COMMAND runs and is looked at", quiet=as_json):
+            found = preflight_of_command(command, seconds, settings.umask)
+        _tell(ctx, found, as_json)
     elif pid is not None:
         from criu_train.doctor.preflight import preflight_of_process
 
@@ -60,11 +63,13 @@ def doctor(ctx: click.Context, as_json: bool, pid: int | None, seconds: float, c
 def _tell_of_the_machine(ctx: click.Context, as_json: bool) -> None:
     from rich.text import Text
 
+    from criu_train.cli.bar import waiting
     from criu_train.cli.console import console, line, print_json
     from criu_train.doctor.checks import examine
 
     settings: Settings = ctx.obj
-    report = examine(settings.store)
+    with waiting("dumping and restoring a small tree", quiet=as_json):
+        report = examine(settings.store)
     if as_json:
         criu = report.criu
         print_json(

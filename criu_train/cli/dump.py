@@ -20,10 +20,12 @@ def dump(settings: Settings, as_json: bool) -> None:
     """
     import asyncio
 
+    from criu_train.cli.bar import waiting
     from criu_train.cli.console import console, print_json
     from criu_train.supervisor.entry import request_dump
 
-    snapshot_id = asyncio.run(request_dump(settings.store))
+    with waiting("the snapshot is being taken", quiet=as_json):
+        snapshot_id = asyncio.run(request_dump(settings.store))
     if as_json:
         print_json({"id": snapshot_id})
     else:

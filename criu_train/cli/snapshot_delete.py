@@ -25,12 +25,14 @@ def delete(settings: Settings, ids: tuple[str, ...], force: bool, as_program: bo
       criu-train snapshot delete 3 4 5
       criu-train snapshot delete latest --force
     """
+    from criu_train.cli.bar import waiting
     from criu_train.cli.console import print_json
     from criu_train.store.store import Store
 
     store = Store.open(settings.store, key=settings.key)
     gone = sorted({store.find(text).id for text in ids})
-    store.delete(gone, force=force)
+    with waiting("deleting", quiet=as_program):
+        store.delete(gone, force=force)
     if as_program:
         print_json({"deleted": gone})
     else:
@@ -53,11 +55,13 @@ def prune(settings: Settings, keep: int, as_program: bool) -> None:
       criu-train snapshot prune --keep 3
       criu-train snapshot prune --keep 1 --json
     """
+    from criu_train.cli.bar import waiting
     from criu_train.cli.console import console, print_json
     from criu_train.store.store import Store
 
     store = Store.open(settings.store, key=settings.key)
-    gone = store.prune(keep)
+    with waiting("deleting", quiet=as_program):
+        gone = store.prune(keep)
     kept = [one.id for one in store.snapshots()]
     if as_program:
         print_json({"removed": gone, "kept": kept})

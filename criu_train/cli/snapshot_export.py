@@ -66,6 +66,7 @@ def import_(settings: Settings, directory: Path, as_program: bool) -> None:
       criu-train --store /data/job7 snapshot import there --json
     """
     from criu_train.archive.importing import check_export, import_snapshot
+    from criu_train.cli.bar import waiting
     from criu_train.cli.console import console, print_json
     from criu_train.store.store import Store
 
@@ -73,7 +74,8 @@ def import_(settings: Settings, directory: Path, as_program: bool) -> None:
     with _bar("checking", quiet=as_program) as progress:
         checked = check_export(directory.absolute(), progress)
     store = store or Store.create_or_open(settings.store, key=settings.key)
-    one = import_snapshot(checked, store)
+    with waiting("taking it in", quiet=as_program):
+        one = import_snapshot(checked, store)
     if as_program:
         print_json({"id": one.id})
         return

@@ -61,7 +61,7 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, deep: bool, as
     results = _verify(chosen, quiet=as_program)
     damaged = {one.id for one, problems in results if problems}
     if deep:
-        results = [(one, problems or _prove(store, one)) for one, problems in results]
+        results = [(one, problems or _prove(store, one, quiet=as_program)) for one, problems in results]
     if as_program:
         print_json([{"id": one.id, "ok": not problems, "problems": problems} for one, problems in results])
     else:
@@ -75,7 +75,7 @@ def verify(ctx: click.Context, ids: tuple[str, ...], every: bool, deep: bool, as
         ctx.exit(EXIT_DAMAGED)
 
 
-def _prove(store: Store, one: Snapshot) -> list[str]:
+def _prove(store: Store, one: Snapshot, *, quiet: bool) -> list[str]:
     import asyncio
 
     from criu_train.cli.bar import waiting
@@ -83,7 +83,7 @@ def _prove(store: Store, one: Snapshot) -> list[str]:
     from criu_train.supervisor.proving import prove
 
     privileges.require()
-    with waiting(f"restoring {one.id} apart from everything else"):
+    with waiting(f"restoring {one.id} apart from everything else", quiet=quiet):
         return list(asyncio.run(prove(store, one)))
 
 
