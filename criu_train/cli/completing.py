@@ -96,6 +96,6 @@ def _listed(ctx: click.Context) -> Sequence[Listed]:
     )
     try:
         store = Store.open_if_any(settings.store, key=settings.key)
-        return store.listing()[-_MOST:] if store else []
+        return store.listing(_MOST) if store else []
     except (CriuTrainError, OSError):
         return []

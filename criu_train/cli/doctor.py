@@ -45,13 +45,10 @@ def doctor(ctx: click.Context, as_json: bool, pid: int | None, seconds: float, c
     if command and pid is not None:
         raise UsageError("--pid and a command at once", tip="give one of the two")
     if command:
-        from criu_train.cli.bar import waiting
         from criu_train.doctor.preflight_command import preflight_of_command
 
         settings: Settings = ctx.obj
-        with waiting("COMMAND runs and is looked at", quiet=as_json):
-            found = preflight_of_command(command, seconds, settings.umask)
-        _tell(ctx, found, as_json)
+        _tell(ctx, preflight_of_command(command, seconds, settings.umask), as_json)
     elif pid is not None:
         from criu_train.doctor.preflight import preflight_of_process
 

@@ -162,7 +162,7 @@ def in_words(event: Mapping[str, Any]) -> str:
 def _known(store: Store) -> list[Taken]:
     """The snapshots that are there already; those of an encrypted store only with its key."""
     try:
-        listed = store.listing()[-_KEPT:]
+        listed = store.listing(_KEPT)
     except (CriuTrainError, OSError):
         return []
     return [

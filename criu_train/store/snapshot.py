@@ -129,7 +129,7 @@ def read_snapshots(
     with _no_collector():
         return _still_there(
             read_snapshot(one, abandoned=one.name in abandoned, proven=proven.get(one.name), seal=seal)
-            for one in _sort(paths)
+            for one in by_sequence(paths)
         )
 
 
@@ -138,7 +138,7 @@ def list_snapshots(
 ) -> list[Listed]:
     """``read_snapshot`` of the newest twenty, ``list_snapshot`` of those before; oldest first."""
     with _no_collector():
-        ordered = _sort(paths)
+        ordered = by_sequence(paths)
         older = len(ordered) - _SIZED_IN_LISTINGS
         return _still_there(
             (list_snapshot if at < older else read_snapshot)(
@@ -153,7 +153,8 @@ def _still_there(found: Iterable[_L]) -> list[_L]:
     return [one for one in found if one.status == "complete" or os.path.lexists(one.path)]
 
 
-def _sort(paths: Sequence[Path]) -> list[Path]:
+def by_sequence(paths: Sequence[Path]) -> list[Path]:
+    """The oldest first."""
     return sorted(paths, key=lambda path: sequence_of(path.name) or 0)
 
 

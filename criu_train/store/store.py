@@ -21,7 +21,7 @@ from criu_train.store.layout import TRASH_PREFIX, StoreLayout, sequence_of, snap
 from criu_train.store.removal import set_aside, sweep
 from criu_train.store.retention import newest_usable, superfluous
 from criu_train.store.seal import PLAIN, Key, LockedSeal, Seal
-from criu_train.store.snapshot import Listed, Snapshot, list_snapshots, read_snapshots
+from criu_train.store.snapshot import Listed, Snapshot, by_sequence, list_snapshots, read_snapshots
 from criu_train.store.state import Run, StoreState
 from criu_train.units import utc_now_iso
 
@@ -147,10 +147,14 @@ class Store:
         state = state_file.load(self.layout)
         return read_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven, seal=self.seal)
 
-    def listing(self) -> list[Listed]:
-        """As ``snapshots``, quick with thousands: only the newest twenty are looked at beyond their manifests."""
+    def listing(self, newest: int | None = None) -> list[Listed]:
+        """As ``snapshots``, quick with thousands: only the newest twenty are looked at beyond their manifests.
+
+        ``newest``: no more than so many.
+        """
         state = state_file.load(self.layout)
-        return list_snapshots(self._paths(), abandoned=state.abandoned, proven=state.proven, seal=self.seal)
+        paths = self._paths() if newest is None else by_sequence(self._paths())[-newest:]
+        return list_snapshots(paths, abandoned=state.abandoned, proven=state.proven, seal=self.seal)
 
     def earlier(self) -> list[Path]:
         """Where the newest complete snapshots lie, newest first: as many as somebody may look into, eight."""
