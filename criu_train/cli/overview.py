@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from criu_train.errors import CriuTrainError
+from criu_train.progress.following import Following
 from criu_train.progress.line import NOTHING, Told
 from criu_train.store.event_tail import EventTail
 from criu_train.store.layout import sequence_of
@@ -68,7 +71,8 @@ class Looker:
 
     def __init__(self, store: Store, pattern: re.Pattern[str] | None = None) -> None:
         self._layout = store.layout
-        self._gauge = Gauge(self._layout.output_log, pattern)
+        self._output = Following(self._layout.output_log, pattern)
+        self._gauge = Gauge(Path(os.devnull), overlay=self._told)  # of what both tell
         self._tail = EventTail(self._layout.events)
         self._by_events = NOTHING
         self._taken = {one.id: one for one in _known(store)}
@@ -78,6 +82,7 @@ class Looker:
         """Reads what is new since the last look."""
         news = [text for event in self._tail.new() if (text := self._take_in(event)) is not None]
         self._happened.extend(news)
+        self._output.update()
         self._gauge.update()
         state = read_state(self._layout.supervisor) or State()
         cell, supervised = state.cell_alive(), state.supervisor_alive()
@@ -87,7 +92,7 @@ class Looker:
             alive=cell or (supervised and name in ALIVE),
             run=state.run,
             restored_from=state.restored_from,
-            told=self._told(),
+            told=self._gauge.told,
             steps_per_second=self._gauge.steps_per_second if name in ("running", "dumping") else None,
             next_dump_s=_until(state.next_dump_at) if name == "running" else None,
             dumps_failed=state.dumps_failed,
@@ -99,7 +104,7 @@ class Looker:
 
     def _told(self) -> Told:
         """The output's, which is newer, unless it is behind: then it counts something else than the supervisor."""
-        output, events = self._gauge.told, self._by_events
+        output, events = self._output.told, self._by_events
         behind = events.step is not None and (output.step is None or output.step < events.step)
         return output.then(events) if behind else events.then(output)
 
@@ -109,6 +114,7 @@ class Looker:
             if kind == "progress":
                 self._by_events = self._by_events.then(_told_by(event))
             if kind in ("started", "restored"):
+                self._output.begin_anew()
                 self._gauge.begin_anew()
                 self._by_events = Told(step=event.get("step"))
             if kind == "dumped":

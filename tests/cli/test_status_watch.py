@@ -18,6 +18,7 @@ from terminals import Terminal, surroundings
 from criu_train.cell import processes
 from criu_train.cli.overview import Looker, in_words
 from criu_train.cli.sparkline import sparkline
+from criu_train.store.event_schema import KINDS
 from criu_train.store.event_tail import EventTail
 from criu_train.store.events import EventLog
 from criu_train.store.store import Store
@@ -159,3 +160,21 @@ def test_events_have_words_without_line_breaks() -> None:
     assert in_words({"event": "restored", "snapshot": "20261122T000000Z-000017"}) == "restored from snapshot 17"
     assert in_words({"event": "interrupted", "cause": "power\ncut"}) == "was interrupted: power cut"
     assert in_words({"event": "interrupted"}) == "interrupted"
+
+
+def test_every_event_has_words_of_its_own() -> None:
+    samples = {"string": "x", "integer": 1, "number": 1.5, "boolean": True, "strings": ["x"], "attempts": []}
+    for kind in KINDS:
+        if kind.name != "progress":
+            event = {"event": kind.name} | {field.name: samples.get(field.type, {}) for field in kind.fields}
+            assert in_words(event) != kind.name.replace("_", " "), kind.name
+
+
+def test_steps_that_only_the_supervisor_knows_have_a_speed_too(store: Store) -> None:
+    looker, log = Looker(store), EventLog(store.layout.events)
+    for step in (1000, 1100):
+        log.append("progress", step=step, epoch=None, metrics={})
+        seen = looker.look()
+        time.sleep(0.05)
+    assert seen.told.step == 1100
+    assert seen.steps_per_second is not None and seen.steps_per_second > 0
