@@ -13,6 +13,7 @@ RUN apt-get update \
 
 COPY pyproject.toml README.md /usr/src/criu-train/
 COPY criu_train /usr/src/criu-train/criu_train
+COPY man /usr/src/criu-train/man
 RUN python3 -m venv /opt/criu-train \
     && /opt/criu-train/bin/pip install --no-cache-dir /usr/src/criu-train \
     && ln -s /opt/criu-train/bin/criu-train /usr/local/bin/criu-train
