@@ -51,7 +51,7 @@ KINDS = (
     Kind(
         "started",
         "A run has begun from its beginning.",
-        (Field("command", "strings", "the training's command line"), _REASON),
+        (Field("command", "strings", "the command line that was run: the run's, or that of `--cold-command`"), _REASON),
     ),
     Kind(
         "progress",
