@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import click
@@ -43,7 +44,7 @@ def test_every_example_is_a_call_that_exists(path: tuple[str, ...], command: cli
     told = CliRunner().invoke(cli, [*path, "--help"], terminal_width=200).stdout
     for line in told.partition("Examples:\n")[2].partition("\n\n")[0].splitlines():
         if line.strip().startswith("criu-train"):
-            words = line.strip().partition("   ")[0].partition(";")[0].partition(">")[0].split()[1:]
+            words = shlex.split(line.strip().partition("   ")[0].partition(";")[0].partition(">")[0])[1:]
             assert not_an_error(words), line
 
 
