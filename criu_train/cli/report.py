@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from criu_train.cli.console import console, print_json
 from criu_train.cli.parameters import json_option, option
 from criu_train.cli.settings import Settings
 from criu_train.errors import CriuTrainError, UsageError
@@ -41,6 +40,7 @@ def report(settings: Settings, output: Path, run_id: str | None, as_program: boo
       criu-train report -o /srv/www/job7.html
       criu-train report --json
     """
+    from criu_train.cli.console import console, print_json
     from criu_train.report.reading import read_story
 
     story = read_story(settings.store, key=settings.key, run_id=run_id)

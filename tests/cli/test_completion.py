@@ -179,19 +179,23 @@ def test_a_shell_that_is_not_known_is_refused_with_those_that_are(home: Path) ->
     assert "tcsh" in told.stderr and "--shell bash, zsh or fish" in told.stderr
 
 
-def test_completing_loads_nothing_that_draws_or_trains(home: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("criu-train ", "report"), ("criu-train run --ev", "--every"), ("criu-train snapshot show ", "latest")],
+)
+def test_completing_loads_nothing_that_draws_or_trains(home: Path, line: str, offered: str) -> None:
     """By what is loaded, as times depend on the machine."""
     add(Store.create_or_open(home / "job" / ".criu-train"))
     told = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "criu_train"],
-        env=at_home(home, _CRIU_TRAIN_COMPLETE="bash_complete", COMP_WORDS="criu-train snapshot show ", COMP_CWORD="3"),
+        env=at_home(home, _CRIU_TRAIN_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD="3"),
         cwd=home / "job",
         capture_output=True,
         text=True,
         timeout=30,
         check=True,
     )
-    assert "plain,latest" in told.stdout
+    assert f"plain,{offered}" in told.stdout
     loaded = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
     heavy = {"rich", "asyncio", "psutil", "numpy", "cryptography", "google", "blake3._blake3", "criu_train.supervisor"}
     assert not {name for name in loaded if name in heavy or name.split(".")[0] in heavy}
