@@ -21,7 +21,15 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1
 
 def surroundings(**more: str) -> dict[str, str]:
     """Of a terminal that has colours; what is compiled is kept, since these tests start many programs."""
-    unwanted = ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "PYTHONDONTWRITEBYTECODE", "CRIU_TRAIN_WARMUP")
+    unwanted = (
+        "COLUMNS",
+        "LINES",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COLORTERM",
+        "PYTHONDONTWRITEBYTECODE",
+        "CRIU_TRAIN_WARMUP",
+    )
     kept = {name: value for name, value in environment().items() if name not in unwanted}
     return kept | {"TERM": "xterm", **more}
 

@@ -34,3 +34,4 @@ def show(settings: Settings, id_: str, as_program: bool) -> None:
         print_json(facts | {"manifest": json.loads(one.manifest.to_json()) if one.manifest else None})
     else:
         console.print(snapshot_facts(one))
+        console.print(str(one.path), soft_wrap=True, markup=False)  # in one piece, however long

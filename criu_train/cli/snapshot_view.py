@@ -60,7 +60,7 @@ def status_word(status: Status) -> Text:
 
 
 def snapshot_facts(one: Snapshot) -> RenderableType:
-    """Everything worth knowing about one snapshot, a fact a line."""
+    """What is worth knowing about one snapshot, a fact a line; all but its path."""
     table = facts_table()
     table.add_row("Snapshot", one.id)
     table.add_row("Status", status_word(one.status))
@@ -75,7 +75,6 @@ def snapshot_facts(one: Snapshot) -> RenderableType:
         table.add_row(name, Text(fact))
     if not one.seal.is_plain:
         table.add_row("Encryption", "AES-256-GCM, with the key of its store")
-    table.add_row("Path", Text(str(one.path)))
     return table
 
 
@@ -90,6 +89,8 @@ def _manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
         facts.append(("Step", count(manifest.step)))
     if manifest.metrics:
         facts.append(("Metrics", ", ".join(f"{name} {value:.6g}" for name, value in manifest.metrics.items())))
+    if manifest.aligned is not None:
+        facts.append(("Moment", "between two steps" if manifest.aligned else "not between two steps"))
     facts += [
         ("Pause", pause(manifest.frozen_time_us)),
         (
