@@ -45,7 +45,7 @@ TRAININGS = [
 ]
 SHORT = ("transformers",)
 
-EXAMPLE = workload("examples/train_with_hooks.py", "--epochs", 20)
+EXAMPLE = workload("examples/train_with_hooks.py", "--epochs", 12)
 
 
 def marked(training: Training) -> Any:
@@ -100,7 +100,7 @@ def test_the_example_goes_on_from_a_snapshot_that_it_asked_for(start_job: StartJ
     expected = undisturbed(EXAMPLE)
     assert "snapshot: this is not under criu-train" in expected.output
     job = start_job(EXAMPLE, "--every", "1h")
-    job.wait_for_snapshot()
+    until(job.newest, "a snapshot that the training asked for", LIMIT_S)
     job.kill_everything()
     job.start()
     job.wait_for_restore(LIMIT_S)
