@@ -117,9 +117,11 @@ def active() -> bool:
 
 def _join() -> Member | None:
     global _member, _tried  # noqa: PLW0603 - a process is a member once, whoever asks
-    if _tried or not (directory := os.environ.get(VARIABLE)):
+    if _tried:
         return None
     _tried = True
+    if not (directory := os.environ.get(VARIABLE)):
+        return None
     try:
         _member = Member(Path(directory), _hooks)
     except (OSError, ValueError):  # started by hand with the environment of a training, or on a full disk
