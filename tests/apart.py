@@ -12,6 +12,8 @@ import os
 import subprocess
 import tempfile
 
+from harness import ROOT
+
 WANTED = "TESTS_APART"  # in the environment
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 
@@ -28,11 +30,15 @@ def enter(base: str) -> None:
     for directory in (temporary, on_disk):
         os.mkdir(directory)
         os.chmod(directory, 0o1777)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    for covered, cover in (("/tmp", temporary), ("/var/tmp", on_disk)):
+        if ROOT.is_relative_to(covered):  # the project itself stays in sight
+            window = os.path.join(cover, ROOT.relative_to(covered))
+            os.makedirs(window)
+            subprocess.run(["mount", "--bind", str(ROOT), window], check=True)
+        subprocess.run(["mount", "--rbind", cover, covered], check=True)
     for call in (
-        ["mount", "--make-rprivate", "/"],
-        ["mount", "--bind", temporary, "/tmp"],
         ["mkdir", "-p", base],
-        ["mount", "--bind", on_disk, "/var/tmp"],
         ["mount", "-t", "tmpfs", "shm", "/dev/shm"],
         ["mount", "-t", "tmpfs", "-o", "mode=755", "run", "/run"],
         ["ip", "link", "set", "lo", "up"],

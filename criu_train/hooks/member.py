@@ -193,7 +193,7 @@ class Member:
         if phase is Phase.COMPLETE or (phase is Phase.CUT and not wait):
             return layout.text_at(self._control, at + layout.SNAPSHOT, layout.ID_BYTES), False, ""
         problem = layout.text_at(self._control, at + layout.PROBLEM, layout.PROBLEM_BYTES)
-        return None, False, problem or "the snapshot was not finished"
+        return None, False, problem or "nobody knows whether the snapshot was finished"
 
     def park(self, number: int) -> Phase | None:
         """Stand still in this round until it is over; its phase then, or None after a restore."""

@@ -9,6 +9,7 @@ the next round asks for a later step. Nobody is waited for who has not reported 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,6 +31,8 @@ _LOOK_S, _POLL_S, _SLOW_POLL_S = 0.002, 0.1, 1.0
 _MARGINS, _MARGIN_S = (2, 8, 64), 0.02
 # Ranks that work in step are never farther apart.
 _IN_STEP = 2
+# Steps that nobody makes: somebody reports something else.
+_TOO_FAR = 1 << 62
 # Who does not go on for so long while others are parked waits for them; longer where each comes by itself.
 _STALLED_S, _STALLED_STEPS, _COMING_S = 0.5, 5, 2.0
 # So long those who were in ``checkpoint`` may take to notice that it is over.
@@ -96,10 +99,11 @@ class Rendezvous:
             return
         while True:
             self._files.beat()
-            self._see(self._files.members())
-            noticed = self._clock() - self._met_at > _NOTICED_S
-            if not self._meeting and noticed and self._somebody_waits():
-                self._wanted()
+            with contextlib.suppress(OSError):  # short of descriptors: signs of life go on
+                self._see(self._files.members())
+                noticed = self._clock() - self._met_at > _NOTICED_S
+                if not self._meeting and noticed and self._somebody_waits():
+                    self._wanted()
             await asyncio.sleep(_POLL_S if self._known else _SLOW_POLL_S)
 
     def told(self) -> Told:
@@ -232,12 +236,13 @@ class Rendezvous:
     def _target(self, expected: Mapping[int, MemberState], asked: list[int], margin: int) -> int:
         """The step at which all of these are to park."""
         if asked:  # they are where they want the dump; others may be on their way to the same place
-            return max(asked) + 1
+            return max(asked) + 1 if 0 <= max(asked) < _TOO_FAR else NEXT_REPORT
         positions = [one.position for one in expected.values()]
         if len(positions) == 1 or max(positions) - min(positions) > _IN_STEP:
             return NEXT_REPORT
         fastest = min(self._paces[pid].step_s for pid in expected)
-        return max(positions) + margin + (math.ceil(_MARGIN_S / fastest) if fastest > 0 else 0)
+        target = max(positions) + margin + (math.ceil(_MARGIN_S / fastest) if fastest > 0 else 0)
+        return target if 0 < target < _TOO_FAR else NEXT_REPORT
 
     async def _wait_for(
         self, files: HookFiles, expected: set[int], until: float, patience_s: float

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from criu_train.cell.cell import Cell
-from criu_train.errors import RestoreFailedError
+from criu_train.errors import EnvironmentUnfitError, RestoreFailedError
 from criu_train.store.manifest import Manifest
 from criu_train.supervisor.hook_files import HookFiles
 
@@ -14,15 +14,17 @@ _LOOK_S = 0.005
 
 
 async def see_same(cell: Cell, manifest: Manifest, hooks: HookFiles | None, limit_s: float) -> None:
-    """Wait until every process that had a digest at the dump has made it again; RestoreFailedError where one differs.
+    """Wait until every process that had a digest at the dump has made it again.
 
+    Raises RestoreFailedError where one differs, EnvironmentUnfitError where there is no way to find out.
     Those processes make no step before they have. Where the training has ended meanwhile, there is nothing to compare.
     """
     if manifest.hooks is None or not manifest.hooks.digests:
         return
     if hooks is None:
-        raise RestoreFailedError(
-            "the digests of the state can't be compared without the directory for hooks", tip="see the warning above"
+        raise EnvironmentUnfitError(
+            "the digests of the state can't be compared without the directory for hooks",
+            tip="see to what the warning tells, and run the same command again",
         )
     left, until = dict(manifest.hooks.digests), time.monotonic() + limit_s
     while left and not cell.ended.done():

@@ -45,7 +45,7 @@ def loner(directory: str, step_s: float, start: int, pause_at: int = -1) -> None
     os.environ[layout.VARIABLE] = directory
     from criu_train import hooks
 
-    for step in range(start, 1_000_000):
+    for step in range(start, start + 1_000_000):
         time.sleep(step_s)
         hooks.report(step=step)
         if step == pause_at:
@@ -165,6 +165,15 @@ async def test_one_that_dies_on_the_way_is_not_waited_for(files: HookFiles) -> N
         async with rendezvous.meeting("id") as meeting:
             assert meeting.aligned
         assert len(files.members()) == 1
+
+
+@pytest.mark.parametrize("start", [-1000, (1 << 63) - 2000])
+async def test_steps_that_nobody_makes_do_no_harm(files: HookFiles, start: int) -> None:
+    calls = [(str(files.directory), 0.01, start)] * 2
+    with started(loner, calls) as processes:
+        await reporting(files, 2)
+        async with rendezvous_with(files, processes).meeting("id") as meeting:
+            assert meeting.aligned
 
 
 async def test_where_hooks_are_not_used_nothing_is_waited_for(files: HookFiles) -> None:
