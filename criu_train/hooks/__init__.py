@@ -13,7 +13,9 @@ can be imported by any training. Usable from every process of it; each one speak
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, SupportsFloat, SupportsIndex, TypeVar
@@ -39,6 +41,7 @@ _D = TypeVar("_D", bound=Callable[[], bytes | str])
 _hooks = Hooks()
 _member: Member | None = None
 _tried = False
+_joining = threading.Lock()
 
 
 class Checkpoint(NamedTuple):
@@ -118,14 +121,13 @@ def active() -> bool:
 def _join() -> Member | None:
     global _member, _tried  # noqa: PLW0603 - a process is a member once, whoever asks
     if _tried:
-        return None
-    _tried = True
-    if not (directory := os.environ.get(VARIABLE)):
-        return None
-    try:
-        _member = Member(Path(directory), _hooks)
-    except (OSError, ValueError):  # started by hand with the environment of a training, or on a full disk
-        return None
+        return _member
+    with _joining:
+        if not _tried and (directory := os.environ.get(VARIABLE)):
+            # Else started by hand with the environment of a training, outside of its cell, or on a full disk.
+            with contextlib.suppress(OSError, ValueError):
+                _member = Member(Path(directory), _hooks)
+        _tried = True
     return _member
 
 

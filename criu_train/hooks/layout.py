@@ -26,7 +26,7 @@ ID_BYTES, PROBLEM_BYTES = 64, 400
 
 CONTROL_BYTES = 8192
 # Words of control.
-GENERATION, HEARTBEAT, ROUND, TARGET = 1, 2, 3, 4
+GENERATION, HEARTBEAT, ROUND, TARGET, NAMESPACE = 1, 2, 3, 4, 5  # NAMESPACE: the cell's PID namespace; 0: not told
 NEXT_REPORT = 0  # as TARGET: whoever reports next parks, whatever its step
 RESTORED_FROM = 1024  # offset of an id
 # The last rounds are told one behind the other: who looks late must not take another's outcome for its own.
@@ -62,7 +62,7 @@ WAITING, PARKED, READY, DIGESTED = 1, 2, 3, 4
 DIGEST, DIGEST_BYTES = 64, 64  # hexadecimal
 NAMES, NAMES_BYTES = 256, 1536  # of the metrics: JSON, filled up with NULs
 METRICS = 64  # at most
-# Reports are written to these two in turn, so that one of them is whole at any moment.
+# Reports are written to these two in turn: of a process that stands still, one of them is whole.
 REPORTS = (2048, 3072)
 UNKNOWN_STEP = -(1 << 63)
 _HEAD = struct.Struct("=QQqd")

@@ -39,11 +39,22 @@ class Hooks:
         self.after_dump: list[Hook] = []
         self.after_restore: list[Hook] = []
         self.digests: list[Digest] = []
+        self._tried = self._unstable = False
 
     def digest(self) -> str:
         """Of all digests together, hexadecimal; empty where there are none. Raises what they raise."""
-        if not self.digests:
+        if not self.digests or self._unstable:
             return ""
+        if not self._tried:
+            self._tried, first = True, self._make()
+            if first != self._make():  # every restore would fail because of it
+                self._unstable = True
+                _warn("the digest of the state is another each time it is made, and is not used")
+                return ""
+            return first
+        return self._make()
+
+    def _make(self) -> str:
         total = hashlib.sha256()
         for digest in self.digests:
             found = digest()
@@ -57,7 +68,12 @@ def run_all(hooks: list[Hook]) -> None:
         try:
             hook()
         except Exception as error:
-            warnings.warn(f"criu-train: the hook {getattr(hook, '__name__', hook)} raised {error!r}", stacklevel=2)
+            _warn(f"the hook {getattr(hook, '__name__', hook)} raised {error!r}")
+
+
+def _warn(what: str) -> None:
+    with contextlib.suppress(Warning):  # where warnings are errors, this one still ends no training
+        warnings.warn(f"criu-train: {what}", stacklevel=3)
 
 
 class Member:
@@ -71,6 +87,8 @@ class Member:
         self._told = memoryview(control).cast("Q")
         if self._told[0] != layout.MAGIC:
             raise ValueError("hooks of another version")
+        if (cell := self._told[layout.NAMESPACE]) and os.stat("/proc/self/ns/pid").st_ino != cell:  # noqa: PTH116
+            raise ValueError("a process outside of the cell")
         self.pid = os.getpid()
         self._page = _new_page(directory / layout.MEMBERS / str(self.pid))
         self._words = memoryview(self._page).cast("Q")
@@ -199,6 +217,12 @@ class Member:
         """Stand still in this round until it is over; its phase then, or None after a restore."""
         self._round = number
         self._words[layout.PARKED] = number
+        try:
+            return self._stand(number)
+        finally:
+            self._words[layout.PARKED] = self._words[layout.READY] = 0
+
+    def _stand(self, number: int) -> Phase | None:
         watch, prepared, phase = _Watch(self._told), False, Phase.NONE
         digest = ""
         while True:
@@ -216,14 +240,12 @@ class Member:
                 break
             else:
                 time.sleep(_LOOK_S)
-        self._words[layout.PARKED] = self._words[layout.READY] = 0
         if prepared:
             run_all(self._hooks.after_dump)
         return phase
 
     def _after_restore(self, digest: str) -> None:
         self._was_restored()
-        self._words[layout.PARKED] = self._words[layout.READY] = 0
         if digest and self._tell_digest() != digest:
             watch = _Watch(self._told)
             while not watch.is_lost():  # the supervisor ends us: not one step is made from a state that is another
@@ -245,12 +267,12 @@ class Member:
         try:
             digest = self._hooks.digest()
         except Exception as error:
-            warnings.warn(f"criu-train: the digest of the state raised {error!r}", stacklevel=2)
+            _warn(f"the digest of the state raised {error!r}")
             digest = ""
         self._page[layout.DIGEST : layout.DIGEST + layout.DIGEST_BYTES] = digest.encode().ljust(
             layout.DIGEST_BYTES, b"\0"
         )
-        self._words[layout.DIGESTED] = self.generation + 1 if digest else 0
+        self._words[layout.DIGESTED] = self.generation + 1
         return digest
 
     def _phase(self, number: int) -> Phase:
@@ -281,7 +303,8 @@ class _Watch:
 
 
 def _new_page(path: Path) -> mmap.mmap:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    path.unlink(missing_ok=True)  # of a process of the same number before
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(fd, 0, layout.PAGE_BYTES)  # where there is no room, now is the time to be told
         return mmap.mmap(fd, layout.PAGE_BYTES)

@@ -157,6 +157,7 @@ class Manifest(Summary, ManifestFields):
 
 _SUMMARY = tuple(one.name for one in fields(Summary))
 _ALL = tuple(one.name for one in fields(Manifest))
+_HOOKS = tuple(one.name for one in fields(HookFacts))
 _M = TypeVar("_M", bound=Summary)
 
 
@@ -184,7 +185,7 @@ def _make(kind: type[_M], facts: dict[str, Any]) -> _M:
             if (environment := facts.get("environment")) is not None:
                 facts["environment"] = Environment.from_json(environment)
             if (hooks := facts.get("hooks")) is not None:
-                facts["hooks"] = HookFacts(**hooks)
+                facts["hooks"] = HookFacts(**{name: hooks[name] for name in _HOOKS if name in hooks})
             facts["files"] = {path: StoredFile._make(row) for path, row in facts["files"].items()}
         return kind(**facts)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

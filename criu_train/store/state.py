@@ -54,8 +54,12 @@ class StoreState:
     def to_json(self) -> bytes:
         """The bytes of ``store.json``."""
         facts = {"version": VERSION, **asdict(self)}
+        # Older readers know nothing of these.
         if self.seal_check is None:
-            del facts["seal_check"]  # older readers know nothing of it
+            del facts["seal_check"]
+        for run in filter(None, (facts["run"], facts["previous_run"])):
+            if not run["restores"]:
+                del run["restores"]
         return json.dumps(facts, indent=2).encode() + b"\n"
 
     def begin(self, run: Run) -> StoreState:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import math
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,13 +191,20 @@ class Attempt:
     async def _run_criu(self, draft: Draft, usual_s: float, deadline: float | None) -> CriuExit:
         context = self._context
         try:
-            async with machine_lock(context.runtime, _left(deadline, usual_s)):
+            async with AsyncExitStack() as stack:
+                lock = machine_lock(context.runtime, _left(deadline, usual_s))
                 aligning_s = math.inf if deadline is None else _ALIGNING_SHARE * _left(deadline, usual_s)
-                async with context.rendezvous.meeting(draft.path.name, aligning_s) as self._meeting:
-                    ended = await self._run_criu_on(context.cell.tree(), draft, _left(deadline, usual_s))
-                    if self._dumped is None and (ended.code != 0 or self._cut is None):
-                        raise await self._why_it_failed(draft, ended)
-                    return ended
+                meeting = context.rendezvous.meeting(draft.path.name, aligning_s)
+                if self._leave_running:  # who is parked is not to wait for other jobs
+                    await stack.enter_async_context(lock)
+                    self._meeting = await stack.enter_async_context(meeting)
+                else:  # other jobs that have to end as well are not to wait for who parks
+                    self._meeting = await stack.enter_async_context(meeting)
+                    await stack.enter_async_context(lock)
+                ended = await self._run_criu_on(context.cell.tree(), draft, _left(deadline, usual_s))
+                if self._dumped is None and (ended.code != 0 or self._cut is None):
+                    raise await self._why_it_failed(draft, ended)
+                return ended
         except TimeoutError as error:
             raise DumpFailedError(
                 "another job's dump or restore kept this one waiting too long",
@@ -263,7 +271,9 @@ class Attempt:
             self._captured = await self._archivist.captured(self._draft.images)
             reached("dump-captured")
             self._look_for_unread(self._draft)
-            self._hooks_told = self._context.rendezvous.told()
+            self._context.rendezvous.confirm(self._meeting)
+            with contextlib.suppress(Exception):  # no snapshot is lost for want of something that only explains
+                self._hooks_told = self._context.rendezvous.told()
             await asyncio.to_thread(self._save_workspace, self._draft)
             reached("dump-saved")
             self._cut = cut
@@ -311,6 +321,8 @@ class Attempt:
         assert cut is not None and captured is not None
         draft.write(LISTING, listing_to_json(listing))
         notes = notes_of(listing, captured.spilled_bytes, ended, context.cell.strays(), self.unread)
+        if self._meeting.late:
+            notes += (f"{self._meeting.late} processes were not ready in time (before_dump, digests: --align-timeout)",)
         if self._devices.problem:
             notes += (self._devices.problem,)
         snapshot = draft.publish(

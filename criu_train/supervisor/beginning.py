@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from criu_train.cell import processes
 from criu_train.cell.cell import Cell
 from criu_train.cell.records import CellSpec
 from criu_train.criu.find import Criu
 from criu_train.cuda.command import load_driver
-from criu_train.errors import CommandNotRunnableError, CriuTrainError, RestoreFailedError, StoreError
-from criu_train.hooks.layout import VARIABLE
+from criu_train.errors import (
+    CommandNotRunnableError,
+    RestoreFailedError,
+    StoreError,
+)
 from criu_train.store.events import EventLog
 from criu_train.store.lock import StoreLock
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
 from criu_train.store.store import Store
 from criu_train.supervisor.adopting import Orphan, door_of
-from criu_train.supervisor.hook_files import HookFiles, ours_in, same_place, usual_directory
+from criu_train.supervisor.hook_files import HookFiles, admit, close
 from criu_train.supervisor.keeper import Keeper
+from criu_train.supervisor.meeting_place import MeetingPlace, environment_of
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reporter import Reporter
@@ -84,7 +86,7 @@ class Beginner:
         self._ignored = ignored_signals()
         self._user = UserIds.of(options.user) if options.user else None
         self._journal = Path()
-        self._meeting_place = usual_directory(store.id)
+        self._place = MeetingPlace(store, self._user, reporter)
 
     async def begin(self, start: Start) -> Life:
         """Raises RestoreFailedError where a failed restore is to be the end, CommandNotRunnableError, StoreError."""
@@ -110,7 +112,7 @@ class Beginner:
         layout = self._store.layout
         return WorkspacePolicy(
             roots=(run.cwd, *(str(path) for path in self._options.workspace)),
-            exclude=(*names_of_store(layout.root, run.cwd), str(ours_in(self._meeting_place))),
+            exclude=(*names_of_store(layout.root, run.cwd), str(self._place.ours)),
             include=(str(layout.output_log),),
             file_limit=self._options.file_limit,
         )
@@ -125,17 +127,20 @@ class Beginner:
             options=self._options,
             runtime=self._runtime,
             new_cell=lambda: self._new_cell(run),
-            new_hooks=lambda snapshot: self._hooks_of(run, snapshot),
+            new_hooks=lambda snapshot, listing: self._place.for_snapshot(run, snapshot, listing),
             tell=self._reporter.restoring,
         )
         restored = await restorer.restore_first_that_works(start.candidates)
         self._events.append("restore", attempts=[vars(attempt) for attempt in restorer.attempts])
         self._reporter.attempts(restorer.attempts)
         if restored is None:
+            if restorer.attempts and restorer.only_digests:
+                raise RestoreFailedError(
+                    "every snapshot was restored, and of none the state is the one that its digest tells of",
+                    tip="is the digest of criu_train.hooks the same whenever it is made? --fresh starts over",
+                )
             return None
         snapshot = restored.snapshot
-        if restored.hooks is not None:
-            self._note_restore(restored.hooks.generation)
         if start.branch:
             try:
                 self._store.resume_run(run.id, run.command, run.cwd)
@@ -143,6 +148,8 @@ class Beginner:
             except BaseException:
                 await restored.cell.kill()
                 raise
+        if restored.hooks is not None:
+            self._place.note_restore(restored.hooks.generation)
         self._reporter.restored(snapshot, restored.rollback_summary, restored.notes, restored.warnings)
         self._events.append(
             "restored",
@@ -179,10 +186,10 @@ class Beginner:
 
     async def _launched(self, run: Run, command: tuple[str, ...]) -> Life:
         layout = self._store.layout
-        self._meeting_place = usual_directory(self._store.id)
-        cell, hooks = await self._new_cell(run), self._new_hooks(generation=0)
-        if hooks is not None:
-            hooks.clear()
+        self._place.leave()
+        cell = await self._new_cell(run)
+        hooks = self._place.for_new_run()
+        admit(hooks, cell.init_pid)
         try:
             await cell.launch(
                 command,
@@ -191,14 +198,13 @@ class Beginner:
                 umask=self._options.umask,
                 ignored=self._ignored,
                 ids=self._user.ids if self._user else None,
-                environment=self._environment(hooks),
+                environment={**(self._user.environment if self._user else {}), **environment_of(hooks)},
                 size=our_terminal_size() if self._options.tty else None,
                 drop_capabilities=self._options.capabilities == "drop",
             )
         except BaseException:
             await cell.kill()
-            if hooks is not None:
-                hooks.close(remove=True)
+            close(hooks, remove=True)
             raise
         return Life(run, cell, hooks=hooks)
 
@@ -207,42 +213,10 @@ class Beginner:
         self._events.run = orphan.run.id
         self._events.append("adopted", init_pid=orphan.cell.init_pid, lost_supervisor_pid=orphan.state.supervisor_pid)
         self._reporter.adopted(orphan.cell.init_pid)
-        hooks = self._hooks_of(orphan.run, orphan.snapshot, adopted=True)
+        hooks = self._place.for_adopted(orphan.run, orphan.snapshot)
+        admit(hooks, orphan.cell.init_pid)
         life = Life(orphan.run, orphan.cell, orphan.snapshot, orphan.listing, adopted=True, hooks=hooks)
         return self._living(life, orphan.state.restored_from)
-
-    # --- hooks --------------------------------------------------------------------------------------------------
-
-    def _environment(self, hooks: HookFiles | None) -> dict[str, str]:
-        meeting_place = {VARIABLE: str(hooks.directory)} if hooks is not None else {}
-        return {**(self._user.environment if self._user else {}), **meeting_place}
-
-    def _hooks_of(self, run: Run, snapshot: Snapshot | None, *, adopted: bool = False) -> HookFiles | None:
-        """Where what is in the snapshot looks for us; it must see that there was a restore since."""
-        known = snapshot.manifest.hooks if snapshot and snapshot.manifest else None
-        self._meeting_place = usual_directory(self._store.id)
-        if known is None:
-            return self._new_hooks(generation=run.restores + (not adopted), adopted=adopted)
-        self._meeting_place = same_place(known.directory, self._meeting_place)
-        return self._new_hooks(
-            generation=max(run.restores, known.generation) + (not adopted),
-            after_round=known.round,
-            restored_from=snapshot.id if snapshot else "",
-            adopted=adopted,
-        )
-
-    def _new_hooks(self, **how: Any) -> HookFiles | None:
-        owner = self._user.ids[:2] if self._user else (os.geteuid(), os.getegid())
-        try:
-            return HookFiles(self._meeting_place, owner=owner, **how)
-        except CriuTrainError as error:
-            self._reporter.warning(str(error), error.tip)
-            return None
-
-    def _note_restore(self, generation: int) -> None:
-        """A full disk is no reason to end the training: the next snapshot knows the generation too."""
-        with contextlib.suppress(OSError, CriuTrainError):
-            self._store.note_restore(generation)
 
     def _living(self, life: Life, restored_from: str | None) -> Life:
         self._state.change(state="running", root_pid=life.cell.root_pid, restored_from=restored_from)

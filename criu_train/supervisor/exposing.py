@@ -81,11 +81,11 @@ class Textfile:
     def _try(self) -> None:
         try:
             self._write(generate_latest(self._registry))
-        except OSError as error:
+        except Exception as error:  # whatever it is, the next try may do
             if not self._told:
                 self._told = True
                 self._reporter.warning(
-                    f"metrics can't be written to {self._path}: {error.strerror or error}",
+                    f"metrics can't be written to {self._path}: {getattr(error, 'strerror', None) or error}",
                     "does its directory exist, and has its disk room? The training goes on without them",
                 )
 

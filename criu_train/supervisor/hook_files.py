@@ -8,92 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import math
 import mmap
 import os
 import re
 import stat
-import struct
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from criu_train.errors import EnvironmentUnfitError
+from criu_train.errors import EnvironmentUnfitError, StoreError
 from criu_train.hooks import layout
 from criu_train.hooks.layout import Phase
-from criu_train.progress.line import Told
 from criu_train.store.guard import check_ours
+from criu_train.supervisor.hook_pages import MemberState
 
-# The directory can be walked through, since a training of another user has to; what lies in it is named by chance.
-_BASE = "criu-train-hooks"
 _MOST_MEMBERS = 4096
 _PID = re.compile(r"[1-9][0-9]{0,9}")
-_WORDS = struct.Struct("=5Q")
-
-
-@dataclass(frozen=True)
-class MemberState:
-    """What a page tells. ``reports``: how many there were; ``waiting``: the generation plus one, in ``checkpoint``.
-
-    ``parked``, ``ready``: rounds. ``digest``: hexadecimal, made in the generation ``digested`` minus one.
-    """
-
-    reports: int = 0
-    step: int | None = None
-    told: Told = field(default_factory=Told)
-    waiting: int = 0
-    parked: int = 0
-    ready: int = 0
-    digested: int = 0
-    digest: str = ""
-
-    @property
-    def position(self) -> int:
-        """The step; where none is ever told, how many reports there were."""
-        return self.reports if self.step is None else self.step
-
-    @classmethod
-    def read(cls, page: bytes) -> MemberState:
-        """Whatever the page holds; what makes no sense is not told."""
-        magic, *words = _WORDS.unpack_from(page)
-        if magic != layout.MAGIC:
-            return cls()
-        waiting, parked, ready, digested = words
-        reports, step, told = 0, None, Told()
-        if (report := layout.read_report(page)) is not None:
-            reports, number, epoch, values = report
-            step = None if number == layout.UNKNOWN_STEP else number
-            metrics = {name: value for name, value in zip(_names(page), values, strict=False) if math.isfinite(value)}
-            told = Told(step, epoch if math.isfinite(epoch) else None, metrics)
-        digest = layout.text_at(page, layout.DIGEST, layout.DIGEST_BYTES + 1)[: layout.DIGEST_BYTES]
-        return cls(reports, step, told, waiting, parked, ready, digested, digest)
-
-
-def _names(page: bytes) -> list[str]:
-    try:
-        names = json.loads(layout.text_at(page, layout.NAMES, layout.NAMES_BYTES))
-    except ValueError:
-        return []
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def usual_directory(store_id: str) -> Path:
-    """Where the hooks of a store's trainings meet."""
-    base = Path("/run") if os.access("/run", os.W_OK) else Path(tempfile.gettempdir())
-    return base / _BASE / store_id
 
 
 def ours_in(directory: Path) -> Path:
     """What of it is no part of the training's workspace."""
     return (directory / layout.CONTROL).parent
-
-
-def same_place(recorded: str, usual: Path) -> Path:
-    """Where a training from elsewhere looks for us, if that is a place for hooks at all; else the usual one."""
-    path = Path(recorded)
-    return path if path.parent == usual.parent and path.name.isalnum() else usual
 
 
 class HookFiles:
@@ -116,18 +50,26 @@ class HookFiles:
     ) -> None:
         self.directory = directory
         try:
-            self._members = _make_directories(directory, owner)
+            self._members = _make_directories(directory)
             self._control = _map_control(directory / layout.CONTROL)
-        except OSError as error:
+            if not adopted:
+                _give_to(self._members, owner)
+        except BlockingIOError as error:
             raise EnvironmentUnfitError(
-                f"criu_train.hooks can't be used: {directory}: {error.strerror}",
-                tip="see who has made it; without hooks snapshots work as well, wherever in a step",
+                f"criu_train.hooks can't be used: another training has {directory}",
+                tip="is a copy of this store at work on this machine? End that first",
+            ) from error
+        except (OSError, StoreError) as error:
+            raise EnvironmentUnfitError(
+                f"criu_train.hooks can't be used: {directory}: {getattr(error, 'strerror', None) or error}",
+                tip="see who has made it, and that there is room",
             ) from error
         self._words = memoryview(self._control).cast("Q")
         known = self._words[0] == layout.MAGIC
         self.round = max(after_round, self._words[layout.ROUND] if known else 0)
         if adopted and known:
-            self.change(Phase.AGAIN)
+            if Phase.NONE < self._phase() < Phase.CUT:
+                self.change(Phase.AGAIN)
         else:
             self._write_anew(generation, restored_from)
         self.generation = self._words[layout.GENERATION]
@@ -141,12 +83,28 @@ class HookFiles:
         self._words[0] = layout.MAGIC
         self._words[layout.GENERATION] = generation
 
+    def admit(self, init_pid: int) -> None:
+        """Only processes of this cell may be members from now on: others have the same numbers."""
+        with contextlib.suppress(OSError):  # it has just ended, which others tell
+            self._words[layout.NAMESPACE] = os.stat(f"/proc/{init_pid}/ns/pid").st_ino  # noqa: PTH116
+
     def beat(self) -> None:
         """Show those who are parked that somebody is there."""
-        self._words[layout.HEARTBEAT] += 1
+        if self.is_open:
+            self._words[layout.HEARTBEAT] += 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return self._members >= 0
+
+    def _phase(self) -> int:
+        return self._words[layout.round_at(self.round) // layout.WORD + 1]
 
     def begin(self, target: int, snapshot: str) -> None:
         """A new round, in which everybody is to park at this step."""
+        if not self.is_open:
+            return
         self.round += 1
         at = layout.round_at(self.round)
         self._control[at : at + layout.ROUND_BYTES] = bytes(layout.ROUND_BYTES)
@@ -160,6 +118,8 @@ class HookFiles:
 
     def change(self, phase: Phase, *, of: int | None = None, problem: str = "") -> None:
         """The round ``of``, or the current one, is now there."""
+        if not self.is_open:
+            return
         number = self.round if of is None else of
         at = layout.round_at(number)
         if of is not None and self._words[at // layout.WORD] != of:
@@ -209,7 +169,7 @@ class HookFiles:
 
         ``remove``: nobody is there any more. A restore puts back what the training had there.
         """
-        if self._members >= 0:
+        if self.is_open:
             if remove:
                 self._remove()
             self._words.release()
@@ -226,11 +186,32 @@ class HookFiles:
 
     def _pids(self) -> Iterator[int]:
         with contextlib.suppress(OSError):
+            if not self.is_open:
+                return
             names = os.listdir(self._members)  # noqa: PTH208 - by descriptor, which no link can lead astray
             yield from [int(name) for name in names if _PID.fullmatch(name)][:_MOST_MEMBERS]
 
 
-def _make_directories(directory: Path, owner: tuple[int, int]) -> int:
+def admit(files: HookFiles | None, init_pid: int) -> None:
+    """See ``HookFiles.admit``; nothing where there are none."""
+    if files is not None:
+        files.admit(init_pid)
+
+
+def close(files: HookFiles | None, *, remove: bool = False) -> None:
+    """See ``HookFiles.close``; nothing where there are none."""
+    if files is not None:
+        files.close(remove=remove)
+
+
+def _give_to(members: int, owner: tuple[int, int]) -> None:
+    """Before anybody of this life is there: a run before may have been another user's."""
+    info = os.fstat(members)
+    if (info.st_uid, info.st_gid) != owner:
+        os.fchown(members, *owner)
+
+
+def _make_directories(directory: Path) -> int:
     ours, members = ours_in(directory), directory / layout.MEMBERS
     for path in (directory.parent, directory, ours):
         with contextlib.suppress(FileExistsError):
@@ -240,8 +221,17 @@ def _make_directories(directory: Path, owner: tuple[int, int]) -> int:
         check_ours(path, "the directory for hooks", "see who made it and take it away")
     with contextlib.suppress(FileExistsError):
         members.mkdir(mode=0o700)
-        os.chown(members, *owner)
     return os.open(members, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def make_control(directory: Path) -> None:
+    """Where nobody is supervised: what members have mapped, for CRIU to find. Raises OSError."""
+    path = directory / layout.CONTROL
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if not path.exists():
+        path.touch(mode=0o644)
+        path.chmod(0o644)
+        os.truncate(path, layout.CONTROL_BYTES)
 
 
 def _map_control(path: Path) -> mmap.mmap:

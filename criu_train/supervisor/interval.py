@@ -47,7 +47,8 @@ class Auto:
     """By what dumps turn out to cost.
 
     ``overhead``: the most that pauses may take, as a share of all time since this was made, which goes before the
-    formula; a pause that is suddenly longer is made up for. Durations in seconds.
+    formula; a pause that is suddenly longer is made up for. But no dump is put off for longer than the mean time
+    between failures: one pause of minutes, for a disk that hung, is not to leave a day without any. Seconds.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Auto:
         """From the beginning of one dump to that of the next."""
         if self._pause_s is None:
             return _FIRST_S
-        return max(daly(self._pause_s, self.mtbf_s) + self._pause_s, self._pause_s / self._overhead)
+        wanted = daly(self._pause_s, self.mtbf_s) + self._pause_s
+        return max(wanted, min(self._pause_s / self._overhead, self.mtbf_s))
 
     @property
     def not_before(self) -> float:
         """On the clock: earlier, and the next pause would take more than its share."""
-        return self._began + (self._paused_s + (self._pause_s or 0.0)) / self._overhead
+        paid = self._began + (self._paused_s + (self._pause_s or 0.0)) / self._overhead
+        return min(paid, self._clock() + self.mtbf_s)

@@ -16,19 +16,21 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from criu_train.cell import processes
 from criu_train.cell.cell import Cell
 from criu_train.errors import CriuTrainError
 from criu_train.hooks.layout import NEXT_REPORT, Phase
 from criu_train.progress.line import NOTHING, Told
 from criu_train.store.manifest import HookFacts
+from criu_train.supervisor.attendance import Attendance
 from criu_train.supervisor.dump_errors import PassingFailureError
-from criu_train.supervisor.hook_files import HookFiles, MemberState
+from criu_train.supervisor.hook_files import HookFiles
+from criu_train.supervisor.hook_pages import MemberState
 
 # Between two looks at the pages: while a meeting comes about, while hooks are used, while none are.
 _LOOK_S, _POLL_S, _SLOW_POLL_S = 0.002, 0.1, 1.0
-# Steps that ranks are asked to park after the farthest of them, one try after the other, and seconds beside them.
-_MARGINS, _MARGIN_S = (2, 8, 64), 0.02
+# Ranks are asked to park so many steps after the farthest of them, one try after the other, but not so soon that it
+# could be there before it is told; a pace that is not known yet counts as fast.
+_MARGINS, _MARGIN_S, _FAST = (1, 8, 64), 0.02, 4
 # Ranks that work in step are never farther apart.
 _IN_STEP = 2
 # Steps that nobody makes: somebody reports something else.
@@ -43,31 +45,17 @@ _NOTICED_S = 0.3
 class Meeting:
     """What came of it. ``aligned``: None where no hooks are in use; ``parked_s``: how long the first one waited.
 
-    ``digests``: of the state, by PID in the cell.
+    ``digests``: of the state, by PID in the cell. ``late``: how many have not done in time what was to be done before.
     """
 
     round: int = 0
     aligned: bool | None = None
     parked_s: float = 0.0
     digests: Mapping[str, str] = field(default_factory=dict)
+    late: int = 0
 
 
 NO_MEETING = Meeting()
-
-
-@dataclass
-class _Pace:
-    """Of one member: when it was last seen to have reported, and how long a step takes (seconds)."""
-
-    reports: int
-    at: float
-    step_s: float = 0.0
-
-    def see(self, reports: int, now: float) -> None:
-        if reports != self.reports:
-            took = (now - self.at) / max(1, reports - self.reports)
-            self.step_s = took if self.step_s == 0 else 0.7 * self.step_s + 0.3 * took
-            self.reports, self.at = reports, now
 
 
 class Rendezvous:
@@ -84,27 +72,35 @@ class Rendezvous:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
+        self._there = Attendance(files, cell, clock) if files is not None else None
         self._cell = cell
         self._limit_s = limit_s
         self._wanted = wanted
         self._clock = clock
-        self._paces: dict[int, _Pace] = {}
-        self._known: dict[int, MemberState] = {}
         self._meeting = False
         self._met_at = -math.inf
+        self._no_more = ""
 
     async def watch(self) -> None:
         """Give signs of life and hear who is in ``checkpoint``, until cancelled."""
-        if self._files is None:
+        if self._files is None or self._there is None:
             return
         while True:
             self._files.beat()
-            with contextlib.suppress(OSError):  # short of descriptors: signs of life go on
-                self._see(self._files.members())
-                noticed = self._clock() - self._met_at > _NOTICED_S
-                if not self._meeting and noticed and self._somebody_waits():
-                    self._wanted()
-            await asyncio.sleep(_POLL_S if self._known else _SLOW_POLL_S)
+            with contextlib.suppress(Exception):  # whatever a page says, signs of life go on
+                self._there.look()
+                if not self._meeting and self._clock() - self._met_at > _NOTICED_S:
+                    self._hear(self._there)
+            await asyncio.sleep(_POLL_S if self._there.known else _SLOW_POLL_S)
+
+    def _hear(self, there: Attendance) -> None:
+        if there.asking():
+            if self._no_more:
+                self._refuse(self._no_more)
+            else:
+                self._wanted()
+        elif there.strays():
+            self._refuse("this process is not in the training's tree, and in no snapshot")
 
     def told(self) -> Told:
         """What the members have reported last; of what several tell, the one with the lowest PID has the last word."""
@@ -121,18 +117,30 @@ class Rendezvous:
             return None
         return HookFacts(str(self._files.directory), self._files.generation, self._files.round, meeting.digests)
 
-    def refuse(self, problem: str) -> None:
-        """There will be no dump for those who are in ``checkpoint`` now."""
-        if self._files is not None and self._somebody_waits():
-            self._files.begin(NEXT_REPORT, "")
-            self._files.change(Phase.FAILED, problem=problem)
-            self._met_at = self._clock()
+    def refuse(self, problem: str, *, for_good: bool = False) -> None:
+        """There will be no dump for those who are in ``checkpoint`` now; ``for_good``: nor for any later one."""
+        self._no_more = problem if for_good else ""
+        if self._there is not None:
+            with contextlib.suppress(OSError):
+                self._there.look()
+                if self._there.asking():
+                    self._refuse(problem)
+
+    def _refuse(self, problem: str) -> None:
+        assert self._files is not None
+        self._files.begin(NEXT_REPORT, "")
+        self._files.change(Phase.FAILED, problem=problem)
+        self._met_at = self._clock()
 
     def settle(self, meeting: Meeting, problem: str | None = None) -> None:
         """The snapshot that came of it is complete, or has failed."""
-        if self._files is not None and meeting.round:
-            phase = Phase.COMPLETE if problem is None else Phase.FAILED
-            self._files.change(phase, of=meeting.round, problem=problem or "")
+        self._end(meeting, Phase.COMPLETE if problem is None else Phase.FAILED, problem or "")
+
+    def confirm(self, meeting: Meeting) -> None:
+        """The tree stands still: only of those who are parked now the digest is of what is in the dump."""
+        if self._files is not None and meeting.digests:
+            parked = {str(pid) for pid, one in self._files.members().items() if one.parked == meeting.round}
+            meeting.digests = {pid: digest for pid, digest in meeting.digests.items() if pid in parked}
 
     @asynccontextmanager
     async def meeting(self, snapshot: str, limit_s: float = math.inf) -> AsyncIterator[Meeting]:
@@ -141,13 +149,13 @@ class Rendezvous:
         ``snapshot``: its id; ``limit_s``: when there is less time than usual.
         """
         meeting = Meeting()
-        if self._files is None:
+        if self._there is None:
             yield meeting
             return
         self._meeting = True
         beats = asyncio.ensure_future(self._beat())
         try:
-            await self._gather(self._files, meeting, snapshot, min(limit_s, self._limit_s))
+            await self._gather(self._there, meeting, snapshot, min(limit_s, self._limit_s))
             yield meeting
         except PassingFailureError:
             self._end(meeting, Phase.AGAIN)
@@ -171,122 +179,86 @@ class Rendezvous:
             self._files.beat()
             await asyncio.sleep(_POLL_S)
 
-    # --- who there is -------------------------------------------------------------------------------------------
-
-    def _see(self, members: dict[int, MemberState]) -> None:
-        now = self._clock()
-        for pid, member in members.items():
-            self._paces.setdefault(pid, _Pace(member.reports, now)).see(member.reports, now)
-        for pid in self._paces.keys() - members.keys():
-            del self._paces[pid]
-        self._known = members
-
-    def _somebody_waits(self) -> bool:
-        assert self._files is not None
-        wanted = self._files.generation + 1
-        return any(self._known[pid].waiting == wanted for pid in self._living(self._known))
-
-    def _living(self, members: Mapping[int, MemberState]) -> set[int]:
-        if not members:
-            return set()
-        return {pid for one in self._cell.tree() if (pid := processes.pid_in_cell(one)) in members and pid is not None}
-
-    def _expected(self, files: HookFiles) -> dict[int, MemberState]:
-        """Who is likely to come soon: those in ``checkpoint``, and those who have reported lately."""
-        members = files.members()
-        self._see(members)
-        living, now = self._living(members), self._clock()
-        for pid in members.keys() - living:
-            files.forget(pid)
-        return {
-            pid: members[pid]
-            for pid in living
-            if members[pid].waiting == files.generation + 1
-            or (members[pid].reports and now - self._paces[pid].at < max(self._limit_s, 3 * self._paces[pid].step_s))
-        }
-
     # --- getting everybody there --------------------------------------------------------------------------------
 
-    async def _gather(self, files: HookFiles, meeting: Meeting, snapshot: str, limit_s: float) -> None:
-        until = self._clock() + limit_s
-        expected = self._expected(files)
-        if not expected or limit_s <= 0:
-            meeting.aligned = None if not files.members() else False
+    async def _gather(self, there: Attendance, meeting: Meeting, snapshot: str, limit_s: float) -> None:
+        files = there.files
+        expected = there.expected(limit_s)
+        asked = any(map(there.asks, expected.values()))
+        if not expected or (limit_s <= 0 and not asked):
+            meeting.aligned = False if there.known else None
             return
+        limit_s = max(limit_s, _COMING_S if asked else 0.0)
+        until = self._clock() + limit_s
         for margin in _MARGINS:
-            asked = self._asked(expected)
-            files.begin(self._target(expected, asked, margin), snapshot)
+            files.begin(self._target(there, expected, margin), snapshot)
             meeting.round = files.round
             patience_s = _COMING_S if asked else _STALLED_S
-            meeting.aligned, stalled, first_at = await self._wait_for(files, set(expected), until, patience_s)
+            meeting.aligned, stalled, first_at = await self._wait_for(there, set(expected), until, patience_s)
             if not stalled or asked or len(expected) == 1 or margin == _MARGINS[-1] or self._clock() >= until:
                 break
             files.change(Phase.AGAIN)
             await asyncio.sleep(_LOOK_S)
-            expected = self._expected(files) or expected
-        await self._prepare(files, meeting)
+            expected = there.expected(limit_s) or expected
+        await self._prepare(there, meeting, limit_s)
         if first_at is not None:
             meeting.parked_s = self._clock() - first_at
 
-    def _asked(self, expected: Mapping[int, MemberState]) -> list[int]:
-        """The steps of those in ``checkpoint``."""
-        assert self._files is not None
-        return [one.position for one in expected.values() if one.waiting == self._files.generation + 1]
-
-    def _target(self, expected: Mapping[int, MemberState], asked: list[int], margin: int) -> int:
+    def _target(self, there: Attendance, expected: Mapping[int, MemberState], margin: int) -> int:
         """The step at which all of these are to park."""
-        if asked:  # they are where they want the dump; others may be on their way to the same place
-            return max(asked) + 1 if 0 <= max(asked) < _TOO_FAR else NEXT_REPORT
         positions = [one.position for one in expected.values()]
         if len(positions) == 1 or max(positions) - min(positions) > _IN_STEP:
             return NEXT_REPORT
-        fastest = min(self._paces[pid].step_s for pid in expected)
-        target = max(positions) + margin + (math.ceil(_MARGIN_S / fastest) if fastest > 0 else 0)
+        asked = [one.position for one in expected.values() if there.asks(one)]
+        if asked:  # they are where they want the dump; others may be on their way to the same place
+            target = max(asked) + 1
+        else:
+            fastest = there.fastest(expected)
+            target = max(positions) + max(margin, math.ceil(_MARGIN_S / fastest) if fastest > 0 else _FAST)
         return target if 0 < target < _TOO_FAR else NEXT_REPORT
 
     async def _wait_for(
-        self, files: HookFiles, expected: set[int], until: float, patience_s: float
+        self, there: Attendance, expected: set[int], until: float, patience_s: float
     ) -> tuple[bool, bool, float | None]:
         """Whether all of them have parked; if not, whether some stand still; and since when the first one has."""
         first_at: float | None = None
         looked_at = moved_at = self._clock()
         while expected and not self._cell.ended.done():
-            members, now = files.members(), self._clock()
-            parked = {pid for pid in expected if pid in members and members[pid].parked == files.round}
+            before = there.reports(expected)
+            members, now = there.look(), self._clock()
+            parked = {pid for pid in expected if pid in members and members[pid].parked == there.files.round}
             if parked and first_at is None:
                 first_at = moved_at = now
             if parked == expected:
                 return True, False, first_at
-            before = {pid: self._paces[pid].reports for pid in expected if pid in self._paces}
-            self._see(members)
-            if any(self._paces[pid].reports != before.get(pid) for pid in expected & self._paces.keys()):
+            if there.reports(expected) != before:
                 moved_at = now
-            slowest = max((self._paces[pid].step_s for pid in expected & self._paces.keys()), default=0.0)
-            if parked and now - moved_at > max(patience_s, _STALLED_STEPS * slowest):
+            if parked and now - moved_at > max(patience_s, _STALLED_STEPS * there.slowest(expected)):
                 return False, True, first_at
             if now >= until:
                 return False, False, first_at
             if now - looked_at > _STALLED_S:
                 looked_at = now
-                expected &= self._living(members)
+                expected &= there.living(members)
             await asyncio.sleep(_LOOK_S)
         return False, False, first_at
 
-    async def _prepare(self, files: HookFiles, meeting: Meeting) -> None:
+    async def _prepare(self, there: Attendance, meeting: Meeting, limit_s: float) -> None:
         """Those who have parked clean up; whoever takes too long for it is not waited for."""
+        files = there.files
         files.change(Phase.PREPARING)
         looked_at = self._clock()
-        until = looked_at + self._limit_s
-        members = files.members()
-        parked = {pid for pid in self._living(members) if members[pid].parked == files.round}
-        while any(members[pid].ready != files.round for pid in parked & members.keys()):
+        until = looked_at + limit_s
+        members = there.look()
+        parked = {pid for pid in there.living(members) if members[pid].parked == files.round}
+        while late := [pid for pid in parked if pid in members and members[pid].ready != files.round]:
             if (now := self._clock()) >= until or self._cell.ended.done():
-                meeting.aligned = False
+                meeting.aligned, meeting.late = False, len(late)
                 break
             if now - looked_at > _STALLED_S:
-                looked_at, parked = now, parked & self._living(members)
+                looked_at, parked = now, there.living(parked)
             await asyncio.sleep(_LOOK_S)
-            members = files.members()
+            members = there.look()
         files.change(Phase.CUTTING)
         made = files.generation + 1
         meeting.digests = {

@@ -32,12 +32,13 @@ from criu_train.supervisor.blame import blame_the_snapshot
 from criu_train.supervisor.devices import Devices
 from criu_train.supervisor.feeding import ArchiveLostError, Feeder
 from criu_train.supervisor.fitting import fit, verified
-from criu_train.supervisor.hook_files import HookFiles
+from criu_train.supervisor.hook_files import HookFiles, admit, close
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reconnecting import free_ports, notes_of, reconnect_here
+from criu_train.supervisor.restore_errors import CutShortError, OtherStateError, UndoFailedError
 from criu_train.supervisor.sameness import see_same
 from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import Journals
@@ -73,16 +74,8 @@ class Restored:
     notes: tuple[str, ...]
 
 
-class CutShortError(RestoreFailedError):
-    """Somebody killed what was restoring, or what had just been restored: another try may well succeed."""
-
-
-class UndoFailedError(CriuTrainError):
-    """The files are neither as they were nor as at a cut: nothing may run on them."""
-
-
 CellFactory = Callable[[], Awaitable[Cell]]
-HooksFactory = Callable[[Snapshot], HookFiles | None]
+HooksFactory = Callable[[Snapshot, Listing], HookFiles | None]
 Tell = Callable[[str, int, str], None]
 
 
@@ -114,6 +107,7 @@ class Restorer:
         self._new_cell = new_cell
         self._new_hooks = new_hooks
         self.attempts: list[Attempt] = []
+        self.only_digests = True  # have failed so far
 
     async def restore_first_that_works(self, snapshots: Sequence[Snapshot]) -> Restored | None:
         """None when none works; ``attempts`` then tells why. Raises CriuTrainError for what is no snapshot's fault."""
@@ -123,6 +117,7 @@ class Restorer:
             except (UndoFailedError, EnvironmentUnfitError, ArchiveLostError):
                 raise  # no snapshot's fault
             except (CriuTrainError, OSError) as error:
+                self.only_digests &= isinstance(error, OtherStateError)
                 self.attempts.append(Attempt(snapshot.id, *blame_the_snapshot(error, self._store)))
             else:
                 _release_peers(snapshot)
@@ -154,13 +149,18 @@ class Restorer:
         reached("restore-chosen")
         async with machine_lock(self._runtime, math.inf):
             self._tell(snapshot.id, memory, "putting files back")
-            rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
+            # Before the files: where another training has the place for hooks, its pages are not to be rolled back.
+            hooks = self._new_hooks(snapshot, listing)
+            try:
+                rollback = await asyncio.to_thread(self._roll_back, snapshot, manifest, listing)
+            except BaseException:
+                close(hooks)
+                raise
             reached("rolled-back")
             cell: Cell | None = None
-            hooks: HookFiles | None = None
             try:
-                hooks = self._new_hooks(snapshot)
                 cell = await self._new_cell()
+                admit(hooks, cell.init_pid)
                 reached("cell-ready")
                 self._tell(snapshot.id, memory, "its processes come back")
                 await self._run_criu(cell, snapshot, manifest, feeder, reconnected)
@@ -172,8 +172,7 @@ class Restorer:
                 await _see_alive(cell)
                 await see_same(cell, manifest, hooks, self._options.restore_timeout)
             except BaseException as error:
-                if hooks is not None:
-                    hooks.close()
+                close(hooks)
                 if cell is not None:
                     await cell.kill()
                     # What the tree did before it was found wanting is undone first, then the rollback itself.

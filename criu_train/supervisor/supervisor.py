@@ -26,6 +26,7 @@ from criu_train.supervisor.control import ControlServer
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight
 from criu_train.supervisor.gauge import Gauge
+from criu_train.supervisor.hook_files import close
 from criu_train.supervisor.keeper import Keeper
 from criu_train.supervisor.memory import give_large_blocks_back
 from criu_train.supervisor.options import RunOptions
@@ -252,8 +253,7 @@ class Supervisor:
             await cell.close()
             return outcome
         finally:
-            if life.hooks is not None:
-                life.hooks.close(remove=cell.ended.done())
+            close(life.hooks, remove=cell.ended.done())
             if follower is not None:
                 await asyncio.to_thread(follower.stop)
 

@@ -192,7 +192,9 @@ class Watcher:
         began = time.monotonic()
         await self._vigil.look()
         try:
-            dumped = await self._dumper.dump(trigger, at_work=self._vigil.stands_still or None)
+            # Who waits for this dump was at work until then.
+            at_work = self._vigil.stands_still or trigger == "hook" or None
+            dumped = await self._dumper.dump(trigger, at_work=at_work)
         except CriuTrainError as error:
             if not isinstance(error, TrainingEndedError):
                 self._dump_failed(trigger, error)
@@ -257,6 +259,7 @@ class Watcher:
             return self._outcome("ended")
         except CriuTrainError as error:
             self._dump_failed("preempt", error)
+            self._rendezvous.refuse(str(error), for_good=True)
             return await self._terminate()
         self._dump_succeeded(dumped, time.monotonic() - began)
         await self._wait_for_the_end(max(1.0, self._requests.grace_left(grace)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import time
@@ -164,6 +165,48 @@ def test_a_supervisor_that_is_killed_while_the_training_is_parked_holds_it_for_t
     job.kill_everything()
     job.start()
     job.wait_for_restore()
+    assert job.finish() == 0
+
+
+def test_generations_are_counted_on_and_what_nobody_supervises_can_be_restored_on_trial(start_job: StartJob) -> None:
+    job = start_job(workload("hooked.py", "--steps", 2000, "--delay", 0.02), "--every", "1h", "--prove", "newest")
+    job.wait_for_step(5)
+    job.dump()
+    for generation in (1, 2):  # twice from the same snapshot
+        os.kill(int(job.status()["root_pid"]), signal.SIGKILL)
+        until(lambda: dict(restores(job)).get(generation), "a restore", 60)
+        until(lambda: lines(job, "calls.jsonl")[-1].get("generation") == generation, "the hook after the restore")
+    until(lambda: job.snapshots()[-1]["proven"], "the proof beside the training", 60)
+    job.send(signal.SIGTERM)
+    assert job.wait() == 143
+    assert not list(Path("/run/criu-train-hooks").glob("*/*"))
+    told = job.tell("snapshot", "verify", "--deep", "latest", limit_s=120)
+    assert told.code == 0, told.text
+    assert job.snapshots()[-1]["proven"] is True
+    job.start()
+    job.wait_for_restore()
+    until(lambda: lines(job, "calls.jsonl")[-1].get("generation") == 3, "the hook after the restore")
+    assert job.finish() == 0
+
+
+def restores(job: Job) -> list[tuple[int, str]]:
+    """From 1 on, what was restored."""
+    return list(enumerate((one["snapshot"] for one in job.events() if one["event"] == "restored"), start=1))
+
+
+def test_a_copy_of_a_store_at_work_on_the_same_machine_is_kept_from_the_others_pages(
+    start_job: StartJob, place: Path
+) -> None:
+    command = workload("hooked.py", "--steps", 2000, "--delay", 0.02)
+    job = start_job(command, "--every", "1h")
+    job.wait_for_step(5)
+    job.dump()
+    shutil.copytree(job.store, place / "copy", symlinks=True)
+    (place / "copy" / "supervisor.json").unlink()
+    told = job.tell("--store", str(place / "copy"), "restore", "--latest", limit_s=60)
+    assert (told.code, "another training has" in told.err) == (125, True), told.text
+    job.wait_for_progress(3)
+    assert manifest(job, job.dump())["aligned"]
     assert job.finish() == 0
 
 

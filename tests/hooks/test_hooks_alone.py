@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -20,7 +22,8 @@ from criu_train.hooks import layout, member
 from criu_train.hooks.layout import NEXT_REPORT, Phase
 from criu_train.hooks.member import Hooks, Member
 from criu_train.progress.line import Told
-from criu_train.supervisor.hook_files import HookFiles, MemberState
+from criu_train.supervisor.hook_files import HookFiles
+from criu_train.supervisor.hook_pages import MemberState
 
 HERE = (os.geteuid(), os.getegid())
 
@@ -198,6 +201,38 @@ def test_a_hook_that_raises_is_warned_of_and_keeps_no_other_from_running(hooks: 
     with pytest.warns(UserWarning, match="broken raised OSError"):
         member.run_all(hooks.before_dump)
     assert done == [1]
+
+
+def test_where_warnings_are_errors_a_hook_that_raises_ends_no_training(hooks: Hooks) -> None:
+    def broken() -> None:
+        raise OSError("no connection")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        member.run_all([broken, broken])
+
+
+def test_a_digest_that_is_another_each_time_is_warned_of_and_not_used(
+    files: HookFiles, hooks: Hooks, one: Member
+) -> None:
+    hooks.digests.append(lambda: str(next(numbers)))
+    numbers = itertools.count()
+    with pytest.warns(UserWarning, match="is not used"):
+        assert hooks.digest() == ""
+    assert hooks.digest() == ""
+
+
+def test_all_threads_of_a_process_are_the_same_member(files: HookFiles) -> None:
+    code = """
+import threading
+from criu_train import hooks
+seen = []
+threads = [threading.Thread(target=lambda: seen.append(hooks.active())) for _ in range(20)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(set(seen))
+"""
+    assert python(code, **{layout.VARIABLE: str(files.directory)}) == "{True}\n"
 
 
 def test_a_supervisor_that_is_gone_holds_nobody_for_long(

@@ -64,7 +64,7 @@ def test_pauses_stay_within_their_share_while_they_become_five_times_as_long(
 ) -> None:
     clock = Clock()
     began = clock.now
-    schedule = Schedule(Auto(600, 0.01, clock=clock), 60, clock)
+    schedule = Schedule(Auto(3000, 0.01, clock=clock), 60, clock)
     paused_s = 0.0
     clock.now += 60
     for pause_s in (0.5, *pauses, *longer, *shorter):
@@ -80,7 +80,7 @@ def test_pauses_stay_within_their_share_while_they_become_five_times_as_long(
 def test_a_pause_that_is_suddenly_five_times_as_long_is_no_more_than_a_fifth_too_much() -> None:
     clock = Clock()
     began, paused_s, most = clock.now, 0.0, 0.0
-    schedule = Schedule(Auto(600, 0.01, clock=clock), None, clock)
+    schedule = Schedule(Auto(3000, 0.01, clock=clock), None, clock)
     for pause_s in (*[1.0] * 20, *[5.0] * 20):
         clock.now += schedule.left or 0.0
         started = clock.now
@@ -98,6 +98,17 @@ def test_a_dump_that_fails_costs_nothing_and_is_tried_again_an_interval_later() 
     clock.now += 100
     schedule.dumped(clock.now)
     assert schedule.left == pytest.approx(auto.interval_s)
+
+
+def test_one_pause_of_minutes_does_not_leave_a_day_without_a_snapshot() -> None:
+    clock = Clock()
+    schedule = Schedule(Auto(USUAL_MTBF_S, 0.01, clock=clock), None, clock)
+    clock.now += 3600
+    schedule.dumped(clock.now - 600, pause_s=600)
+    assert schedule.left is not None and schedule.left <= USUAL_MTBF_S
+    schedule = Schedule(Auto(3600, 0.01, clock=clock), None, clock)
+    schedule.dumped(clock.now - 600, pause_s=600)
+    assert schedule.left is not None and schedule.left <= 3600
 
 
 def test_the_failures_of_a_run_tell_how_often_it_will_fail() -> None:

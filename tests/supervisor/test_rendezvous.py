@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,10 @@ import pytest
 from criu_train.cell.cell import Cell
 from criu_train.errors import DumpFailedError
 from criu_train.hooks import layout
+from criu_train.hooks.member import Hooks, Member
 from criu_train.progress.line import Told
 from criu_train.supervisor.hook_files import HookFiles
+from criu_train.supervisor.meeting_place import same_place
 from criu_train.supervisor.rendezvous import Meeting, Rendezvous
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -203,6 +206,47 @@ async def test_everybody_goes_on_when_the_dump_fails(files: HookFiles) -> None:
         assert after.reports > before.reports
 
 
+def asker(directory: str, answers: Any, wait: bool) -> None:
+    os.environ[layout.VARIABLE] = directory
+    from criu_train import hooks
+
+    answers.put(tuple(hooks.checkpoint(wait)))
+
+
+async def answer_of(files: HookFiles, limit_s: float, in_tree: bool, serve: bool = True) -> tuple[Any, ...]:
+    """What ``checkpoint`` returns, where every wish for a dump is met by one."""
+    answers = SPAWN.Queue()
+    with started(asker, [(str(files.directory), answers, False)]) as processes:
+        wanted = asyncio.Event()
+        cell = cast(Cell, FakeCell(processes if in_tree else []))
+        rendezvous = Rendezvous(files, cell, limit_s=limit_s, wanted=wanted.set)
+        with watched(rendezvous):
+            if in_tree and serve:
+                await asyncio.wait_for(wanted.wait(), 20)
+                async with rendezvous.meeting("the id") as meeting:
+                    pass
+                rendezvous.settle(meeting)
+            elif in_tree:
+                await asyncio.wait_for(wanted.wait(), 20)
+                rendezvous.refuse("no more", for_good=True)
+            return tuple(await asyncio.to_thread(answers.get, True, 30))
+
+
+@pytest.mark.parametrize("limit_s", [0.0, 10.0])
+async def test_a_checkpoint_is_answered_however_short_the_time_for_others_is(files: HookFiles, limit_s: float) -> None:
+    assert await answer_of(files, limit_s, in_tree=True) == ("the id", False, "")
+
+
+async def test_a_checkpoint_of_a_process_that_is_in_no_snapshot_says_so(files: HookFiles) -> None:
+    id_, restored, problem = await answer_of(files, 10.0, in_tree=False)
+    assert (id_, restored) == (None, False)
+    assert "not in the training's tree" in problem
+
+
+async def test_a_checkpoint_for_which_there_will_be_no_dump_any_more_is_told_so(files: HookFiles) -> None:
+    assert await answer_of(files, 10.0, in_tree=True, serve=False) == (None, False, "no more")
+
+
 async def test_with_no_time_at_all_nobody_is_held(files: HookFiles) -> None:
     with started(loner, [(str(files.directory), 0.01, 0)]) as processes:
         await reporting(files, 1)
@@ -237,10 +281,76 @@ async def test_a_training_of_another_user_can_report_and_change_nothing_of_ours(
         files.close()
 
 
+async def test_a_digest_of_one_that_has_left_before_the_cut_is_not_kept(files: HookFiles) -> None:
+    barrier, inside = SPAWN.Barrier(2), SPAWN.RawArray("i", 2)
+    calls = [(str(files.directory), barrier, inside, number, 0.01) for number in range(2)]
+    with started(rank, calls) as processes:
+        await reporting(files, 2)
+        rendezvous = rendezvous_with(files, processes)
+        async with rendezvous.meeting("id") as meeting:
+            assert len(meeting.digests) == 2
+            rendezvous.confirm(meeting)
+            assert len(meeting.digests) == 2
+            files.change(layout.Phase.AGAIN)
+            await asyncio.sleep(0.2)
+            rendezvous.confirm(meeting)
+            assert meeting.digests == {}
+
+
+async def test_a_process_outside_of_the_cell_is_no_member_and_harms_no_page(files: HookFiles) -> None:
+    files._words[layout.NAMESPACE] = 12345
+    with started(loner, [(str(files.directory), 0.01, 0)]):
+        await asyncio.sleep(1.0)
+        assert files.members() == {}
+
+
+def test_a_page_of_a_process_with_the_same_number_is_left_to_who_has_mapped_it(files: HookFiles) -> None:
+    first, second = (Member(files.directory, Hooks()) for _ in range(2))
+    first.report(1, None, {})
+    second.report(2, None, {})
+    assert [one.step for one in files.members().values()] == [2]
+
+
+async def test_a_closed_place_does_nothing_more(files: HookFiles) -> None:
+    rendezvous = rendezvous_with(files, [])
+    files.begin(0, "id")
+    files.close(remove=True)
+    rendezvous.settle(Meeting(round=1))
+    rendezvous.refuse("why")
+    assert (rendezvous.told(), files.members()) == (Told(), {})
+    files.beat()
+    files.begin(0, "id")
+
+
+def test_what_another_user_left_becomes_this_users(tmp_path: Path) -> None:
+    place = tmp_path / "base" / "store"
+    for owner in ((0, 0), (65534, 65534), (0, 0)):
+        files = HookFiles(place, generation=0, owner=owner)
+        info = (place / layout.MEMBERS).stat()
+        assert (info.st_uid, info.st_gid) == owner
+        files.close()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "there"),
+    [
+        ("/tmp/criu-train-hooks/ab12", True),
+        ("/run/criu-train-hooks/ab12", True),
+        ("/etc/ab12", False),
+        ("criu-train-hooks/ab12", False),
+        ("/run/criu-train-hooks/../x", False),
+        ("/run/criu-train-hooks/..", False),
+    ],
+)
+def test_a_training_is_met_where_it_looks_for_us_if_that_is_a_place_for_hooks(recorded: str, there: bool) -> None:
+    usual = Path("/run/criu-train-hooks/ours")
+    assert same_place(recorded, usual) == (Path(recorded) if there else usual)
+
+
 # --- what a training might have put there ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["link", "fifo", "directory", "short", "nonsense", "name", "socket"])
+@pytest.mark.parametrize("what", ["link", "fifo", "directory", "short", "nonsense", "deep", "name", "socket"])
 async def test_whatever_a_training_puts_beside_its_pages_is_passed_over(
     files: HookFiles, tmp_path: Path, what: str
 ) -> None:
@@ -258,6 +368,12 @@ async def test_whatever_a_training_puts_beside_its_pages_is_passed_over(
             (members / "7").write_bytes(b"short")
         case "nonsense":
             (members / "7").write_bytes(b"\xff" * layout.PAGE_BYTES)
+        case "deep":
+            page = bytearray(layout.PAGE_BYTES)
+            page[:8] = layout.MAGIC.to_bytes(8, sys.byteorder)
+            layout.report_format(1).pack_into(page, layout.REPORTS[1], 1, 1, 1, 0.5, 1.5, 1)
+            page[layout.NAMES : layout.NAMES + layout.NAMES_BYTES] = b"[" * layout.NAMES_BYTES
+            (members / "7").write_bytes(page)
         case "name":
             (members / "..x").write_bytes(bytes(layout.PAGE_BYTES))
             (members / "999999999999999999999").write_bytes(bytes(layout.PAGE_BYTES))
@@ -269,7 +385,7 @@ async def test_whatever_a_training_puts_beside_its_pages_is_passed_over(
             with suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
                 sock.bind("7")
             os.chdir(here)
-    assert all(one.reports == 0 and one.told == Told() for one in files.members().values())
+    assert all(not one.told.metrics for one in files.members().values())
     async with rendezvous_with(files, []).meeting("id") as meeting:
         assert not meeting.aligned
     assert secret.exists()
@@ -283,9 +399,9 @@ def test_two_supervisors_never_meet_trainings_at_one_place(files: HookFiles) -> 
 
 
 def test_a_place_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
-    from criu_train.errors import StoreError
+    from criu_train.errors import EnvironmentUnfitError
 
     (tmp_path / "base").mkdir()
     (tmp_path / "base").chmod(0o777)
-    with pytest.raises(StoreError, match="can be written to by other users"):
+    with pytest.raises(EnvironmentUnfitError, match="can be written to by other users"):
         HookFiles(tmp_path / "base" / "store", generation=0, owner=(0, 0))
