@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import struct
 import time
@@ -191,22 +190,6 @@ def test_generations_are_counted_on_and_what_nobody_supervises_can_be_restored_o
 
 def has_restored(job: Job, generation: int) -> bool:
     return lines(job, "calls.jsonl")[-1].get("generation") == generation
-
-
-def test_a_copy_of_a_store_at_work_on_the_same_machine_is_kept_from_the_others_pages(
-    start_job: StartJob, place: Path
-) -> None:
-    command = workload("hooked.py", "--steps", 2000, "--delay", 0.02)
-    job = start_job(command, "--every", "1h")
-    job.wait_for_step(5)
-    job.dump()
-    shutil.copytree(job.store, place / "copy", symlinks=True)
-    (place / "copy" / "supervisor.json").unlink()
-    told = job.tell("--store", str(place / "copy"), "restore", "--latest", limit_s=60)
-    assert (told.code, "another training has" in told.err) == (125, True), told.text
-    job.wait_for_progress(3)
-    assert manifest(job, job.dump())["aligned"]
-    assert job.finish() == 0
 
 
 @pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
