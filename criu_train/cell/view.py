@@ -79,7 +79,8 @@ def _mounts(scratch: Path) -> Iterator[_Mount]:
             writable = b"ro" not in fields[5].split(b",") and b"ro" not in options.strip().split(b",")
             seen[path] = _Mount(path, kind.decode(), writable)  # a later one lies over an earlier one
     for path in sorted(seen, key=lambda path: path.rstrip("/").count("/")):
-        if path != str(scratch) and not path.startswith("/proc/"):
+        # One that is not there lies below another mount that was put over a directory above it.
+        if path != str(scratch) and not path.startswith("/proc/") and os.path.lexists(path):
             yield seen[path]
 
 

@@ -122,6 +122,7 @@ def test_locks_that_workers_share_work_on_after_a_crash_that_left_shared_memory_
 
 
 @pytest.mark.torch
+@pytest.mark.alone
 def test_a_pytorch_job_with_data_loader_workers_lives_through_five_reboots(
     temporary: Path, start_job: StartJob, undisturbed: Reference
 ) -> None:

@@ -114,6 +114,7 @@ def test_a_file_gone_from_one_of_the_newest_snapshots_shows_in_the_list(store: S
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
 def test_a_thousand_snapshots_are_listed_within_half_a_second(
     store: Store, tmp_path: Path, arguments: tuple[str, ...]

@@ -18,7 +18,7 @@ from criu_train.workspace.elf import build_id
 if TYPE_CHECKING:
     from container_fixtures import Images, Left, MakeContainer
 
-pytestmark = [pytest.mark.criu, pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.criu, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(420)]
 
 # Not in a conftest.py: two of that name would get in each other's way.
 pytest_plugins = ("container_fixtures",)

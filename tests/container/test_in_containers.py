@@ -16,7 +16,7 @@ from runs import STEPS, assert_as_if_nothing_happened, run, snapshots, training,
 if TYPE_CHECKING:
     from container_fixtures import Images, Left, MakeContainer
 
-pytestmark = [pytest.mark.criu, pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.criu, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(420)]
 
 # Not in a conftest.py: two of that name would get in each other's way.
 pytest_plugins = ("container_fixtures",)

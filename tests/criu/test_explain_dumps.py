@@ -187,6 +187,7 @@ def test_missing_iptables_are_explained(here: Place) -> None:
     told(here.log, "iptables")
 
 
+@pytest.mark.alone  # CRIU keeps what it has found out about the kernel in /run, for all
 @pytest.mark.parametrize(
     ("name", "prefix", "code"),
     [

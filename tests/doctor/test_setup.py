@@ -56,7 +56,7 @@ def names(directory: Path) -> set[str]:
 
 
 @pytest.mark.criu
-@pytest.mark.network
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_criu_from_debian_works_and_needs_no_network_the_second_time(
     prefix: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
@@ -175,7 +175,7 @@ def test_only_root_can_set_up(prefix: Path, told: list[str], monkeypatch: pytest
 
 
 @pytest.mark.criu
-@pytest.mark.network
+@pytest.mark.alone
 def test_a_criu_runs_from_wherever_its_tree_lies(tmp_path: Path) -> None:
     private = [criu for criu in candidates() if criu.plugins is not None]
     source: Criu = private[0] if private else find_criu()
