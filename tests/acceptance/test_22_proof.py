@@ -15,7 +15,7 @@ import pytest
 from conftest import Reference, StartJob
 from harness import Job, torchrun, until, workload
 
-pytestmark = [pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.alone, pytest.mark.criu, pytest.mark.slow, pytest.mark.timeout(400)]
 
 TALKING = workload("plain.py", "--steps", 2500, "--delay", 0.02, "--child", "--loopback", "--listen")
 
