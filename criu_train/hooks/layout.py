@@ -57,8 +57,8 @@ PHASE, SNAPSHOT, PROBLEM = WORD, 2 * WORD, 2 * WORD + ID_BYTES  # within a round
 
 PAGE_BYTES = 4096
 # Words of a page. WAITING: in ``checkpoint``, the generation plus one; PARKED, READY: the round; DIGESTED: the
-# generation plus one in which the digest was made.
-WAITING, PARKED, READY, DIGESTED = 1, 2, 3, 4
+# generation plus one in which the digest was made; STAYING: as WAITING, until the snapshot is complete.
+WAITING, PARKED, READY, DIGESTED, STAYING = 1, 2, 3, 4, 5
 DIGEST, DIGEST_BYTES = 64, 64  # hexadecimal
 NAMES, NAMES_BYTES = 256, 1536  # of the metrics: JSON, filled up with NULs
 METRICS = 64  # at most

@@ -175,6 +175,7 @@ class Member:
             run_all(self._hooks.after_restore)
         asked_in = self._told[layout.ROUND]
         self._words[layout.WAITING] = self.generation + 1
+        self._words[layout.STAYING] = self.generation + 1 if wait else 0
         try:
             watch = _Watch(self._told)
             while True:
@@ -196,7 +197,7 @@ class Member:
                     return None, False, "nobody watches over this training at present"
                 time.sleep(_LOOK_S)
         finally:
-            self._words[layout.WAITING] = 0
+            self._words[layout.WAITING] = self._words[layout.STAYING] = 0
 
     def _outcome(self, number: int, wait: bool, phase: Phase) -> tuple[str | None, bool, str]:
         watch, generation = _Watch(self._told), self.generation

@@ -15,42 +15,26 @@ import contextlib
 import math
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
-from criu_train.archive.archivist import Archivist, CaptureSummary
-from criu_train.cell.cell import Cell
-from criu_train.cell.connections import has_tcp_connections
+from criu_train.archive.archivist import Archivist
 from criu_train.cell.processes import dumpable_bytes
 from criu_train.cell.records import CriuExit, Cut
 from criu_train.criu.apart import refuse_tasks_apart
-from criu_train.criu.command import dump_command
-from criu_train.criu.cure import WaysOfLinks, cure
-from criu_train.criu.find import Criu
 from criu_train.criu.images import Images
 from criu_train.criu.unread import unread
 from criu_train.errors import DumpFailedError
 from criu_train.moments import reached
-from criu_train.progress.line import NOTHING, Told
-from criu_train.progress.output import progress_at
 from criu_train.store.draft import Draft
-from criu_train.store.environment import Environment
-from criu_train.store.snapshot import Snapshot
-from criu_train.store.state import Run
-from criu_train.store.store import Store
-from criu_train.supervisor.describing import describe_snapshot, notes_of
+from criu_train.supervisor.criu_at_work import CriuAtWork
 from criu_train.supervisor.devices import Devices
-from criu_train.supervisor.dump_errors import BROKEN_PIPE, PassingFailureError, TrainingEndedError, failure_of, read_log
-from criu_train.supervisor.hook import prepare_hook
-from criu_train.supervisor.keeper import Keeper
+from criu_train.supervisor.dump_context import DumpContext, Dumped, left
+from criu_train.supervisor.dump_errors import PassingFailureError, TrainingEndedError, read_log
 from criu_train.supervisor.machine_lock import machine_lock
-from criu_train.supervisor.options import RunOptions
-from criu_train.supervisor.rendezvous import NO_MEETING, Rendezvous
+from criu_train.supervisor.publishing import Findings, publish
 from criu_train.supervisor.room import check_room
 from criu_train.supervisor.surveying import LAST_LIMIT_S, LIMIT_S, survey_in_time
 from criu_train.supervisor.vigil import at_work
-from criu_train.workspace.listing import LISTING, Listing, listing_to_json
-from criu_train.workspace.tracker import Tracker
 
 # The longest that a tree stands still for its last snapshot, where no deadline was given.
 _FROZEN_S = 600.0
@@ -58,41 +42,18 @@ _FROZEN_S = 600.0
 _PACKING_SHARE = 0.7
 # Of a time that is short, for finding a moment between two steps.
 _ALIGNING_SHARE = 0.25
-# Beside the images; gone before the snapshot is published.
-_SPILL = ".spill"
+# For packing while the training waits for it: at full speed, and no worse compressed.
+_AWAITED_S = 3600.0
 # What CRIU may take for each GiB of memory beside its time limit.
 _LIMIT_PER_GIB_S = 20.0
 # The end of the training may be told a moment after CRIU has stumbled over it.
 _END_IS_TOLD_S = 0.2
 
 
-@dataclass(frozen=True)
-class Dumped:
-    """A snapshot and what the dump of it had to tell."""
-
-    snapshot: Snapshot
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DumpContext:
-    """What every dump of one cell needs. ``runtime``: the directory of the machine-wide lock."""
-
-    store: Store
-    run: Run
-    criu: Criu
-    cell: Cell
-    tracker: Tracker
-    keeper: Keeper
-    options: RunOptions
-    runtime: Path
-    rendezvous: Rendezvous
-
-
 class Attempt:
     """Used once. ``patient``: fails rather than lose what waits to be read; there will be another try.
 
-    ``unread``: what was lost. ``at_work``: None to look whether the training is.
+    ``at_work``: None to look whether the training is.
     """
 
     def __init__(
@@ -102,23 +63,23 @@ class Attempt:
         self._trigger = trigger
         self._leave_running = leave_running
         self._patient = patient
-        self._at_work = at_work
-        self.unread = ""
+        self._found = Findings(at_work=at_work)
         self._draft: Draft | None = None
         self._devices = Devices(context.cell, context.store.layout.root)
         self._archivist: Archivist | None = None
-        self._captured: CaptureSummary | None = None
         self._deadline: float | None = None
         self._done_by: float | None = None
         self._packing = False
-        self._cut: Cut | None = None
         self._cut_error: Exception | None = None
         self._pids: list[int] = []
         self._earlier: list[Path] = []
-        self._environment: Environment | None = None
         self._dumped: Dumped | None = None
-        self._meeting, self._hooks_told = NO_MEETING, NOTHING
         self._criu_was_killed = False  # and may have taken the tree along: that is a failure to be told
+
+    @property
+    def unread(self) -> str:
+        """What waited to be read at the cut, and is lost."""
+        return self._found.unread
 
     def hurry(self, done_by: float) -> None:
         """Be done by this time (monotonic), whatever that costs the training."""
@@ -145,22 +106,22 @@ class Attempt:
             precopy = asyncio.to_thread(context.tracker.precopy, self._pids, draft.files)
             limit_s = LIMIT_S if self._leave_running else LAST_LIMIT_S
             looking = survey_in_time(self._pids, context.run, self._earlier, limit_s)
-            working = at_work(self._pids, self._at_work)
-            _, self._environment, self._at_work = await asyncio.gather(precopy, looking, working)
+            working = at_work(self._pids, self._found.at_work)
+            _, self._found.environment, self._found.at_work = await asyncio.gather(precopy, looking, working)
             reached("dump-copied")
             usual_s = context.options.dump_timeout + _LIMIT_PER_GIB_S * memory / (1 << 30)
-            ended = await self._run_criu(draft, usual_s, deadline)
+            ended = await self._run_criu(draft, self._archivist, usual_s)
             reached("dump-thawed")
             if self._dumped is not None:
                 return self._dumped
             dumped = await self._finish(draft, ended)
-            context.rendezvous.settle(self._meeting)
+            context.rendezvous.settle(self._found.meeting)
             return dumped
         except BaseException as error:
             if self._dumped is not None:
                 return self._dumped  # complete since the cut, whatever became of CRIU and the tree afterwards
             if not isinstance(error, PassingFailureError):
-                context.rendezvous.settle(self._meeting, str(error))
+                context.rendezvous.settle(self._found.meeting, str(error))
             await self._archivist.drop()
             if not self._criu_was_killed and await self._just_ended():
                 draft.remove()
@@ -188,22 +149,27 @@ class Attempt:
             await asyncio.wait_for(asyncio.shield(ended), _END_IS_TOLD_S)
         return ended.done()
 
-    async def _run_criu(self, draft: Draft, usual_s: float, deadline: float | None) -> CriuExit:
-        context = self._context
+    async def _run_criu(self, draft: Draft, archivist: Archivist, usual_s: float) -> CriuExit:
+        context, deadline = self._context, self._deadline
+        criu = CriuAtWork(context, draft, archivist, self._devices, leave_running=self._leave_running)
         try:
             async with AsyncExitStack() as stack:
-                lock = machine_lock(context.runtime, _left(deadline, usual_s))
-                aligning_s = math.inf if deadline is None else _ALIGNING_SHARE * _left(deadline, usual_s)
+                lock = machine_lock(context.runtime, left(deadline, usual_s))
+                aligning_s = math.inf if deadline is None else _ALIGNING_SHARE * left(deadline, usual_s)
                 meeting = context.rendezvous.meeting(draft.path.name, aligning_s)
                 if self._leave_running:  # who is parked is not to wait for other jobs
                     await stack.enter_async_context(lock)
-                    self._meeting = await stack.enter_async_context(meeting)
+                    self._found.meeting = await stack.enter_async_context(meeting)
                 else:  # other jobs that have to end as well are not to wait for who parks
-                    self._meeting = await stack.enter_async_context(meeting)
+                    self._found.meeting = await stack.enter_async_context(meeting)
                     await stack.enter_async_context(lock)
-                ended = await self._run_criu_on(context.cell.tree(), draft, _left(deadline, usual_s))
-                if self._dumped is None and (ended.code != 0 or self._cut is None):
-                    raise await self._why_it_failed(draft, ended)
+                self._pids = context.cell.tree()
+                try:
+                    ended = await criu.dump(self._pids, self._at_cut, usual_s=usual_s, deadline=deadline)
+                finally:
+                    self._criu_was_killed = criu.was_killed
+                if self._dumped is None and (ended.code != 0 or self._found.cut is None):
+                    raise await criu.why_it_failed(ended, self._cut_error)
                 return ended
         except TimeoutError as error:
             raise DumpFailedError(
@@ -211,74 +177,23 @@ class Attempt:
                 tip="the next dump is tried at the next interval",
             ) from error
 
-    async def _why_it_failed(self, draft: Draft, ended: CriuExit) -> DumpFailedError:
-        assert self._archivist is not None
-        if not self._archivist.alive:
-            return DumpFailedError(
-                "the process that takes snapshots in has died",
-                tip="was it killed for want of memory? see dmesg; a smaller --memory-limit may help",
-            )
-        if BROKEN_PIPE in read_log(draft.dump_log):  # it was us who ended it, and know why
-            await self._archivist.captured(draft.images)
-        return failure_of(ended, self._cut_error, draft.dump_log)
-
-    async def _run_criu_on(self, pids: list[int], draft: Draft, limit_s: float) -> CriuExit:
-        context = self._context
-        hook = context.store.layout.root / ".hook"
-        assert self._archivist is not None
-        self._pids = pids
-        argv = dump_command(
-            context.criu,
-            root_pid=context.cell.root_pid_in_cell,
-            images=await self._archivist.listen(draft.path / _SPILL),
-            stream=True,
-            log=draft.dump_log,
-            action_script=prepare_hook(hook),
-            leave_running=self._leave_running,
-            lock_network=has_tcp_connections(pids),
-            terminal=context.cell.terminal,
-        )
-        with contextlib.closing(WaysOfLinks(pids)) as ways:
-            await asyncio.to_thread(ways.clear)
-            async with self._devices.aside(_left(self._deadline, math.inf)):
-                return await self._run_criu_now(argv, draft, _left(self._deadline, limit_s), hook, ways)
-
-    async def _run_criu_now(
-        self, argv: list[str], draft: Draft, limit_s: float, hook: Path, ways: WaysOfLinks
-    ) -> CriuExit:
-        cell, clean = self._context.cell, False
-        try:
-            ended = await cell.criu(argv, limit_s=limit_s, stderr=draft.dump_log, hook=hook, at_cut=self._at_cut)
-            self._criu_was_killed = ended.killed
-            # A dump that ends the tree leaves its network lock for a restore to lift, which may never come; but
-            # without it peers that are to be kept would be told that nobody is there any more.
-            kept = ended.code == 0 and self._context.options.tcp == "keep"
-            clean = not ended.killed and (self._leave_running or kept)
-        finally:
-            if not clean:
-                everyone = [*cell.tree(), *cell.strays()]
-                await asyncio.to_thread(cure, everyone, log=read_log(draft.dump_log))
-                await asyncio.to_thread(ways.clear)
-                await cell.release()
-        return ended
-
     # --- the tree stands still ----------------------------------------------------------------------------------
 
     async def _at_cut(self, cut: Cut) -> bool:
         assert self._draft is not None and self._archivist is not None
         try:
             reached("dump-frozen")
-            self._captured = await self._archivist.captured(self._draft.images)
+            self._found.captured = await self._archivist.captured(self._draft.images)
             reached("dump-captured")
             self._look_for_unread(self._draft)
-            self._context.rendezvous.confirm(self._meeting)
+            self._context.rendezvous.confirm(self._found.meeting)
             with contextlib.suppress(Exception):  # no snapshot is lost for want of something that only explains
-                self._hooks_told = self._context.rendezvous.told()
+                self._found.told = self._context.rendezvous.told()
             await asyncio.to_thread(self._save_workspace, self._draft)
             reached("dump-saved")
-            self._cut = cut
+            self._found.cut = cut
             if not self._leave_running:
-                async with asyncio.timeout(_left(self._deadline, _FROZEN_S)):
+                async with asyncio.timeout(left(self._deadline, _FROZEN_S)):
                     self._dumped = await self._finish(self._draft, None)
         except Exception as error:  # the tree is frozen: whatever went wrong, it must go on
             self._cut_error = error
@@ -286,7 +201,7 @@ class Attempt:
         return True
 
     def _look_for_unread(self, draft: Draft) -> None:
-        self.unread = unread(read_log(draft.dump_log))
+        self._found.unread = unread(read_log(draft.dump_log))
         if self.unread and self._patient:
             raise PassingFailureError(
                 f"{self.unread} were just waiting to be read, which CRIU doesn't save",
@@ -307,58 +222,15 @@ class Attempt:
         listing = await asyncio.to_thread(context.tracker.finish, draft.files)
         deadline_s = None
         if ended is None:  # a tree that stands still has no use for the processors, and waits
-            deadline_s = _PACKING_SHARE * _left(self._deadline, context.options.grace)
+            deadline_s = _PACKING_SHARE * left(self._deadline, context.options.grace)
         elif self._done_by is not None:
             deadline_s = max(0.0, self._done_by - time.monotonic())
+        elif context.rendezvous.is_awaited():
+            archivist.hurry(_AWAITED_S)
         self._packing = True
         await archivist.pack(draft.path, self._earlier, deadline_s=deadline_s)
         self._packing = False
         reached("dump-packed")
-        return await asyncio.to_thread(self._publish, draft, listing, ended)
-
-    def _publish(self, draft: Draft, listing: Listing, ended: CriuExit | None) -> Dumped:
-        context, cut, captured = self._context, self._cut, self._captured
-        assert cut is not None and captured is not None
-        draft.write(LISTING, listing_to_json(listing))
-        notes = notes_of(listing, captured.spilled_bytes, ended, context.cell.strays(), self.unread)
-        if self._meeting.late:
-            notes += (f"{self._meeting.late} processes were not ready in time (before_dump, digests: --align-timeout)",)
-        if self._devices.problem:
-            notes += (self._devices.problem,)
-        snapshot = draft.publish(
-            describe_snapshot(
-                run=context.run,
-                criu_version=context.criu.version,
-                images=Images(draft.images, context.criu.pycriu, draft.read_image),
-                memory_bytes=captured.memory_bytes,
-                spilled_bytes=captured.spilled_bytes,
-                listing=listing,
-                cut=cut,
-                journal=context.tracker.journal.name,
-                root_pid=context.cell.root_pid_in_cell,
-                notes=notes,
-                terminal=context.cell.terminal,
-                environment=self._environment,
-                cuda=self._devices.used,
-                aside_us=self._devices.aside_us,
-                at_work=self._at_work,
-                progress=self._progress(listing).then(self._hooks_told),
-                meeting=self._meeting,
-                hooks=context.rendezvous.facts(self._meeting),
-            ),
-            log_ended=ended is not None,
+        return await asyncio.to_thread(
+            publish, context, draft, listing, found=self._found, devices=self._devices, ended=ended
         )
-        return Dumped(snapshot, notes)
-
-    def _progress(self, listing: Listing) -> Told:
-        """How far the training was at the cut: what it has written since is no part of the snapshot."""
-        output = self._context.store.layout.output_log
-        size = next((entry.size for entry in listing.entries if entry.path == str(output)), 0)
-        try:
-            return progress_at(output, size, self._context.options.progress_regex)
-        except Exception:  # no snapshot is lost for want of something that only explains
-            return NOTHING
-
-
-def _left(deadline: float | None, usual_s: float) -> float:
-    return usual_s if deadline is None else max(1.0, deadline - time.monotonic())

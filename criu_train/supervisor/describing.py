@@ -15,7 +15,7 @@ from criu_train.store.environment import Environment
 from criu_train.store.manifest import ExternalFile, HookFacts, Manifest, ManifestFields
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
-from criu_train.supervisor.rendezvous import NO_MEETING, Meeting
+from criu_train.supervisor.rendezvous import Meeting
 from criu_train.units import format_size
 from criu_train.workspace.fingerprint import external_file, fingerprint
 from criu_train.workspace.listing import Listing
@@ -34,13 +34,13 @@ def describe_snapshot(
     journal: str,
     root_pid: int,
     notes: Sequence[str],
+    meeting: Meeting,
     terminal: str | None = None,
     environment: Environment | None = None,
     cuda: bool = False,
     aside_us: int | None = None,
     at_work: bool | None = None,
     progress: Told = NOTHING,
-    meeting: Meeting = NO_MEETING,
     hooks: HookFacts | None = None,
 ) -> ManifestFields:
     """``root_pid`` as the cell numbers it. CRIU's own figures are missing from a dump that has not ended yet.

@@ -9,7 +9,8 @@ import time
 
 from criu_train.criu.schema import image_schema
 from criu_train.errors import CriuTrainError, DumpFailedError
-from criu_train.supervisor.attempt import Attempt, DumpContext, Dumped
+from criu_train.supervisor.attempt import Attempt
+from criu_train.supervisor.dump_context import DumpContext, Dumped
 from criu_train.supervisor.dump_errors import PassingFailureError
 
 # So long the tree is let run on between tries when CRIU met it in a bad moment.

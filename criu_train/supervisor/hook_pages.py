@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from criu_train.hooks import layout
 from criu_train.progress.line import Told
 
-_WORDS = struct.Struct("=5Q")
+_WORDS = struct.Struct("=6Q")
 
 
 @dataclass(frozen=True)
 class MemberState:
-    """What a page tells. ``reports``: how many there were; ``waiting``: the generation plus one, in ``checkpoint``.
+    """What a page tells. ``reports``: how many there were; ``waiting``: the generation plus one, in ``checkpoint``;
+    ``staying``: the same, where it stays there until the snapshot is complete.
 
     ``parked``, ``ready``: rounds. ``digest``: hexadecimal, made in the generation ``digested`` minus one.
     """
@@ -28,6 +29,7 @@ class MemberState:
     ready: int = 0
     digested: int = 0
     digest: str = ""
+    staying: int = 0
 
     @property
     def position(self) -> int:
@@ -40,7 +42,7 @@ class MemberState:
         magic, *words = _WORDS.unpack_from(page)
         if magic != layout.MAGIC:
             return cls()
-        waiting, parked, ready, digested = words
+        waiting, parked, ready, digested, staying = words
         reports, step, told = 0, None, Told()
         if (report := layout.read_report(page)) is not None:
             reports, number, epoch, values = report
@@ -48,7 +50,7 @@ class MemberState:
             metrics = {name: value for name, value in zip(_names(page), values, strict=False) if math.isfinite(value)}
             told = Told(step, epoch if math.isfinite(epoch) else None, metrics)
         digest = layout.text_at(page, layout.DIGEST, layout.DIGEST_BYTES + 1)[: layout.DIGEST_BYTES]
-        return cls(reports, step, told, waiting, parked, ready, digested, digest)
+        return cls(reports, step, told, waiting, parked, ready, digested, digest, staying)
 
 
 def _names(page: bytes) -> list[str]:

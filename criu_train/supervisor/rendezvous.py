@@ -55,9 +55,6 @@ class Meeting:
     late: int = 0
 
 
-NO_MEETING = Meeting()
-
-
 class Rendezvous:
     """Of one life. ``files``: None where there can be no hooks. ``wanted`` is called while somebody is in
     ``checkpoint`` and no dump is on its way; ``limit_s``: how long a dump is put off for a better moment."""
@@ -110,6 +107,13 @@ class Rendezvous:
         for _, member in sorted(self._files.members().items(), reverse=True):
             told = told.then(member.told)
         return told
+
+    def is_awaited(self) -> bool:
+        """Whether somebody makes no step before the snapshot is complete."""
+        if self._files is None:
+            return False
+        awaiting = self._files.generation + 1
+        return any(member.staying == awaiting for member in self._files.members().values())
 
     def facts(self, meeting: Meeting) -> HookFacts | None:
         """For the manifest."""

@@ -19,10 +19,10 @@ from criu_train.progress.line import NOTHING, Told
 from criu_train.store.lock import StoreLock
 from criu_train.store.store import Store
 from criu_train.supervisor.adopting import Orphan, door_of
-from criu_train.supervisor.attempt import DumpContext
 from criu_train.supervisor.beginning import Beginner, Life
 from criu_train.supervisor.cause import describe_end
 from criu_train.supervisor.control import ControlServer
+from criu_train.supervisor.dump_context import DumpContext
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight
 from criu_train.supervisor.gauge import Gauge

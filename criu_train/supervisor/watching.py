@@ -18,8 +18,8 @@ from criu_train.errors import CriuTrainError, DumpFailedError
 from criu_train.store.events import EventLog
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.store import Store
-from criu_train.supervisor.attempt import Dumped
 from criu_train.supervisor.describing import event_of, pause_of, told_in
+from criu_train.supervisor.dump_context import Dumped
 from criu_train.supervisor.dump_errors import TrainingEndedError
 from criu_train.supervisor.dumping import Dumper
 from criu_train.supervisor.foreseeing import Foresight

@@ -213,10 +213,12 @@ def asker(directory: str, answers: Any, wait: bool) -> None:
     answers.put(tuple(hooks.checkpoint(wait)))
 
 
-async def answer_of(files: HookFiles, limit_s: float, in_tree: bool, serve: bool = True) -> tuple[Any, ...]:
+async def answer_of(
+    files: HookFiles, limit_s: float, in_tree: bool, serve: bool = True, wait: bool = False
+) -> tuple[Any, ...]:
     """What ``checkpoint`` returns, where every wish for a dump is met by one."""
     answers = SPAWN.Queue()
-    with started(asker, [(str(files.directory), answers, False)]) as processes:
+    with started(asker, [(str(files.directory), answers, wait)]) as processes:
         wanted = asyncio.Event()
         cell = cast(Cell, FakeCell(processes if in_tree else []))
         rendezvous = Rendezvous(files, cell, limit_s=limit_s, wanted=wanted.set)
@@ -225,6 +227,7 @@ async def answer_of(files: HookFiles, limit_s: float, in_tree: bool, serve: bool
                 await asyncio.wait_for(wanted.wait(), 20)
                 async with rendezvous.meeting("the id") as meeting:
                     pass
+                assert rendezvous.is_awaited() == wait
                 rendezvous.settle(meeting)
             elif in_tree:
                 await asyncio.wait_for(wanted.wait(), 20)
@@ -235,6 +238,10 @@ async def answer_of(files: HookFiles, limit_s: float, in_tree: bool, serve: bool
 @pytest.mark.parametrize("limit_s", [0.0, 10.0])
 async def test_a_checkpoint_is_answered_however_short_the_time_for_others_is(files: HookFiles, limit_s: float) -> None:
     assert await answer_of(files, limit_s, in_tree=True) == ("the id", False, "")
+
+
+async def test_it_is_known_whether_somebody_waits_for_the_snapshot_to_be_complete(files: HookFiles) -> None:
+    assert await answer_of(files, 10.0, in_tree=True, wait=True) == ("the id", False, "")
 
 
 async def test_a_checkpoint_of_a_process_that_is_in_no_snapshot_says_so(files: HookFiles) -> None:
