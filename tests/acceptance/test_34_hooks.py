@@ -174,10 +174,10 @@ def test_generations_are_counted_on_and_what_nobody_supervises_can_be_restored_o
     job = start_job(workload("hooked.py", "--steps", 2000, "--delay", 0.02), "--every", "1h", "--prove", "newest")
     job.wait_for_step(5)
     job.dump()
+    until(lambda: job.snapshots()[-1]["proven"], "the proof beside the training", 60)
     for generation in (1, 2):  # twice from the same snapshot
         os.kill(int(job.status()["root_pid"]), signal.SIGKILL)
         until(partial(has_restored, job, generation), "the hook after the restore", 60)
-    until(lambda: job.snapshots()[-1]["proven"], "the proof beside the training", 60)
     job.send(signal.SIGTERM)
     assert job.wait() == 143
     assert not list(Path("/run/criu-train-hooks").glob("*/*"))
