@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple, SupportsFloat, SupportsIndex, TypeVar
 
 from criu_train.hooks.layout import VARIABLE
-from criu_train.hooks.member import Hooks, Member
+from criu_train.hooks.member import Member
+from criu_train.hooks.wishes import Hooks
 
 __all__ = [
     "Checkpoint",

@@ -5,75 +5,23 @@ Standard library only. Nothing here may end the training: where the directory is
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import math
 import mmap
 import os
-import struct
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 from criu_train.hooks import layout
 from criu_train.hooks.layout import Phase
+from criu_train.hooks.page import Page
+from criu_train.hooks.wishes import Hooks, run_all, warn
 
 # Between two looks while parked: every one of these is added to the pause.
 _LOOK_S = 0.001
 _LEISURELY_S = 0.01
 # A supervisor that gave no sign for so long is gone, and nobody will tell us to go on.
 _LOST_S = 10.0
-
-Hook = Callable[[], object]
-Digest = Callable[[], bytes | str]
-
-
-class Hooks:
-    """What the training wants done, in the order in which it said so."""
-
-    def __init__(self) -> None:
-        self.before_dump: list[Hook] = []
-        self.after_dump: list[Hook] = []
-        self.after_restore: list[Hook] = []
-        self.digests: list[Digest] = []
-        self._tried = self._unstable = False
-
-    def digest(self) -> str:
-        """Of all digests together, hexadecimal; empty where there are none. Raises what they raise."""
-        if not self.digests or self._unstable:
-            return ""
-        if not self._tried:
-            self._tried, first = True, self._make()
-            if first != self._make():  # every restore would fail because of it
-                self._unstable = True
-                _warn("the digest of the state is another each time it is made, and is not used")
-                return ""
-            return first
-        return self._make()
-
-    def _make(self) -> str:
-        total = hashlib.sha256()
-        for digest in self.digests:
-            found = digest()
-            total.update(hashlib.sha256(found.encode() if isinstance(found, str) else found).digest())
-        return total.hexdigest()
-
-
-def run_all(hooks: list[Hook]) -> None:
-    """One that raises is warned of and keeps no other from running."""
-    for hook in hooks:
-        try:
-            hook()
-        except Exception as error:
-            _warn(f"the hook {getattr(hook, '__name__', hook)} raised {error!r}")
-
-
-def _warn(what: str) -> None:
-    with contextlib.suppress(Warning):  # where warnings are errors, this one still ends no training
-        warnings.warn(f"criu-train: {what}", stacklevel=3)
 
 
 class Member:
@@ -90,17 +38,12 @@ class Member:
         if (cell := self._told[layout.NAMESPACE]) and os.stat("/proc/self/ns/pid").st_ino != cell:  # noqa: PTH116
             raise ValueError("a process outside of the cell")
         self.pid = os.getpid()
-        self._page = _new_page(directory / layout.MEMBERS / str(self.pid))
-        self._words = memoryview(self._page).cast("Q")
-        self._words[0] = layout.MAGIC
+        self._page = Page(directory / layout.MEMBERS / str(self.pid))
+        self._words = self._page.words
         self.generation = self._told[layout.GENERATION]
         self._round = self._told[layout.ROUND]
         if self._phase(self._round) is Phase.GATHERING:
             self._round -= 1
-        self._number, self._step, self._epoch = 0, layout.UNKNOWN_STEP, math.nan
-        self._index: dict[str, int] = {}
-        self._values: list[float] = []
-        self._format = layout.report_format(0)
 
     @property
     def restores(self) -> int:
@@ -113,40 +56,10 @@ class Member:
         self, step: SupportsIndex | None, epoch: SupportsFloat | None, metrics: Mapping[str, SupportsFloat]
     ) -> None:
         """Write it down; if the supervisor waits for it, park."""
-        try:
-            values, index = self._values, self._index
-            for name, value in metrics.items():
-                values[index[name]] = float(value)
-            self._write(self._step if step is None else int(step), self._epoch if epoch is None else float(epoch))
-        except (KeyError, struct.error, TypeError, ValueError, OverflowError, RuntimeError):
-            self._write_with_care(step, epoch, metrics)
+        self._page.report(step, epoch, metrics)
         told = self._told
         if told[layout.ROUND] != self._round or told[layout.GENERATION] != self.generation:
             self._meet(step is not None)
-
-    def _write(self, step: int, epoch: float) -> None:
-        number, values = self._number + 1, self._values
-        where = layout.REPORTS[number & 1]
-        self._format.pack_into(self._page, where, number, len(values), step, epoch, *values, number)
-        self._number, self._step, self._epoch = number, step, epoch
-
-    def _write_with_care(self, step: Any, epoch: Any, metrics: Mapping[str, Any]) -> None:
-        """The first report of a metric, or one with something that is no number, which is left out."""
-        for name, value in metrics.items():
-            number = _float(value, math.nan)
-            if name in self._index:
-                self._values[self._index[name]] = number
-            elif not math.isnan(number) and len(self._values) < layout.METRICS:
-                self._learn(name, number)
-        self._write(_int(step, self._step), _float(epoch, self._epoch))
-
-    def _learn(self, name: str, number: float) -> None:
-        names = json.dumps([*self._index, name]).encode()
-        if len(names) < layout.NAMES_BYTES:
-            self._index[name] = len(self._values)
-            self._values.append(number)
-            self._page[layout.NAMES : layout.NAMES + layout.NAMES_BYTES] = names.ljust(layout.NAMES_BYTES, b"\0")
-            self._format = layout.report_format(len(self._values))
 
     def _meet(self, at_a_step: bool) -> None:
         """The supervisor wants something, or there was a restore since the last report."""
@@ -158,14 +71,10 @@ class Member:
         if self._phase(number) is not Phase.GATHERING:
             self._round = number
             return
-        if not at_a_step and self._step != layout.UNKNOWN_STEP:
+        if not at_a_step and self._page.step != layout.UNKNOWN_STEP:
             return  # in the middle of a step
-        if self._told[layout.TARGET] == layout.NEXT_REPORT or self._position() >= self._told[layout.TARGET]:
+        if self._told[layout.TARGET] == layout.NEXT_REPORT or self._page.position >= self._told[layout.TARGET]:
             self.park(number)
-
-    def _position(self) -> int:
-        """The step; where none is ever told, which report this is."""
-        return int(self._step) if self._step != layout.UNKNOWN_STEP else self._number
 
     # --- rounds -------------------------------------------------------------------------------------------------
 
@@ -268,11 +177,9 @@ class Member:
         try:
             digest = self._hooks.digest()
         except Exception as error:
-            _warn(f"the digest of the state raised {error!r}")
+            warn(f"the digest of the state raised {error!r}")
             digest = ""
-        self._page[layout.DIGEST : layout.DIGEST + layout.DIGEST_BYTES] = digest.encode().ljust(
-            layout.DIGEST_BYTES, b"\0"
-        )
+        self._page.write_digest(digest)
         self._words[layout.DIGESTED] = self.generation + 1
         return digest
 
@@ -284,9 +191,7 @@ class Member:
 
     def leave(self) -> None:
         """In a forked child, which is another member."""
-        self._words.release()
-        with contextlib.suppress(BufferError):
-            self._page.close()
+        self._page.close()
 
 
 class _Watch:
@@ -301,28 +206,3 @@ class _Watch:
         if beat != self._beat:
             self._beat, self._since = beat, now
         return now - self._since > _LOST_S
-
-
-def _new_page(path: Path) -> mmap.mmap:
-    path.unlink(missing_ok=True)  # of a process of the same number before
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(fd, 0, layout.PAGE_BYTES)  # where there is no room, now is the time to be told
-        return mmap.mmap(fd, layout.PAGE_BYTES)
-    finally:
-        os.close(fd)
-
-
-def _float(value: Any, otherwise: float) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return otherwise
-
-
-def _int(value: Any, otherwise: int) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return otherwise
-    return number if -(1 << 63) < number < 1 << 63 else otherwise

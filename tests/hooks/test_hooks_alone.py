@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criu_train.hooks import layout, member
+from criu_train.hooks import layout, member, wishes
 from criu_train.hooks.layout import NEXT_REPORT, Phase
-from criu_train.hooks.member import Hooks, Member
+from criu_train.hooks.member import Member
+from criu_train.hooks.wishes import Hooks
 from criu_train.progress.line import Told
 from criu_train.supervisor.hook_files import HookFiles
 from criu_train.supervisor.hook_pages import MemberState
@@ -106,10 +107,15 @@ class Tensor:
         return int(self.value)
 
 
+class Odd:
+    def __float__(self) -> float:
+        raise LookupError("a library's own idea")
+
+
 def test_numbers_of_any_kind_are_taken_and_what_is_none_is_left_out(files: HookFiles, one: Member) -> None:
     tell: Any = one.report  # as a training calls it, which nobody checks
     tell(Tensor(7), Tensor(0.5), {"loss": Tensor(2.5), "name": "resnet", "missing": None})
-    tell("eight", None, {"loss": "high", "best": float("inf")})
+    tell("eight", Odd(), {"loss": "high", "best": float("inf"), "odd": Odd()})
     assert told(files) == Told(7, 0.5, {})
     one.report(1 << 80, None, {"loss": 3})
     assert told(files) == Told(7, 0.5, {"loss": 3.0})
@@ -201,7 +207,7 @@ def test_a_hook_that_raises_is_warned_of_and_keeps_no_other_from_running(hooks: 
 
     hooks.before_dump += [broken, lambda: done.append(1)]
     with pytest.warns(UserWarning, match="broken raised OSError"):
-        member.run_all(hooks.before_dump)
+        wishes.run_all(hooks.before_dump)
     assert done == [1]
 
 
@@ -211,7 +217,7 @@ def test_where_warnings_are_errors_a_hook_that_raises_ends_no_training(hooks: Ho
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        member.run_all([broken, broken])
+        wishes.run_all([broken, broken])
 
 
 def test_a_digest_that_is_another_each_time_is_warned_of_and_not_used(

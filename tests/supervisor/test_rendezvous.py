@@ -20,7 +20,8 @@ import pytest
 from criu_train.cell.cell import Cell
 from criu_train.errors import DumpFailedError
 from criu_train.hooks import layout
-from criu_train.hooks.member import Hooks, Member
+from criu_train.hooks.member import Member
+from criu_train.hooks.wishes import Hooks
 from criu_train.progress.line import Told
 from criu_train.supervisor.hook_files import HookFiles
 from criu_train.supervisor.meeting_place import same_place
