@@ -20,13 +20,25 @@ _SHARE_OF_AGE = 1 / 2000
 
 
 class Recorder:
-    """An async context: the training's progress is followed within it. ``began_at``: the run, in ISO 8601."""
+    """An async context: the training's progress is followed within it. ``began_at``: the run, in ISO 8601.
 
-    def __init__(self, gauge: Gauge, events: EventLog, began_at: str, pause_s: float = _PAUSE_S) -> None:
+    ``pause_s``: at least, between two events; ``look_s``: between two looks, None for the same.
+    """
+
+    def __init__(
+        self,
+        gauge: Gauge,
+        events: EventLog,
+        began_at: str,
+        *,
+        pause_s: float = _PAUSE_S,
+        look_s: float | None = None,
+    ) -> None:
         self._gauge = gauge
         self._events = events
         self._began_at = datetime.fromisoformat(began_at)
         self._pause_s = pause_s
+        self._look_s = pause_s if look_s is None else look_s
         self._written = NOTHING
         self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -50,7 +62,7 @@ class Recorder:
             self._look()
             if time.monotonic() >= self._not_before:
                 self._write()
-            await asyncio.sleep(max(self._pause_s, _REST * (time.thread_time() - began)))
+            await asyncio.sleep(max(self._look_s, _REST * (time.thread_time() - began)))
 
     def _look(self) -> None:
         with contextlib.suppress(Exception):  # it only explains: no mistake in it may cost a training

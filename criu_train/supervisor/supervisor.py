@@ -247,8 +247,8 @@ class Supervisor:
         self._requests.on_resize = lambda: cell.resize(our_terminal_size())
         self._requests.on_resize()  # a restored terminal has the size that it had
         try:
-            looks_s = {"pause_s": _LOOK_S} if self._options.every_steps or self._options.every_epochs else {}
-            async with Recorder(self._gauge, self._events, life.run.started_at, **looks_s):
+            decides = self._options.every_steps or self._options.every_epochs
+            async with Recorder(self._gauge, self._events, life.run.started_at, look_s=_LOOK_S if decides else None):
                 outcome = await watcher.watch()
             await cell.close()
             return outcome

@@ -73,6 +73,20 @@ async def test_a_run_of_weeks_is_written_down_seldom(output: Path, events: Event
     assert [step for step, _ in told(events)] == [1, 19]
 
 
+async def test_who_looks_more_often_writes_no_more(output: Path, events: EventLog) -> None:
+    output.write_text("step 1\n")
+    gauge = Gauge(output)
+    async with Recorder(gauge, events, began(), pause_s=60, look_s=0.01):
+        await until_told(events, 1)
+        for step in range(2, 6):
+            output.write_text(f"step {step}\n" * step)
+            async with asyncio.timeout(10):
+                while gauge.told.step != step:
+                    await asyncio.sleep(0.01)
+        assert [step for step, _ in told(events)] == [1]
+    assert [step for step, _ in told(events)] == [1, 5]
+
+
 async def test_on_a_busy_machine_it_looks_as_often(output: Path, events: EventLog) -> None:
     class Slow(Gauge):
         def update(self) -> None:
