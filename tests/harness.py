@@ -382,8 +382,8 @@ def mounts() -> set[str]:
 
 
 def link_remaps() -> set[str]:
-    """Files that CRIU links while it dumps and that only it can tell from others."""
-    return {str(path) for path in Path("/dev/shm").glob("link_remap.*")}
+    """Files that CRIU makes for a while when it dumps or restores, and that only it can tell from others."""
+    return {str(path) for name in ("link_remap.*", "*.ghost") for path in Path("/dev/shm").glob(name)}
 
 
 # -- what a training leaves -------------------------------------------------------------------------------------

@@ -7,14 +7,14 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from criu_train.criu.entries import family, unpack
 from criu_train.criu.schema import image_schema
 from criu_train.errors import StoreError
 
-_LINKED = 0  # remap_type
+_LINKED, _GHOST = 0, 1  # remap_type
 # Status of a map: vsyscall, vdso, vvar (criu/include/image.h).
 _ANYWHERE = 1 << 2 | 1 << 3 | 1 << 12
 _SERVICE_IMAGES = ("stats-dump", "stats-restore")
@@ -64,6 +64,14 @@ class LinkRemap:
     original: str
 
 
+@dataclass(frozen=True)
+class LentName:
+    """A name that a restore gives to what was deleted, until all have it open again; a directory gets its old one."""
+
+    path: str
+    directory: bool
+
+
 class Images:
     """Reads lazily; a damaged image raises StoreError when it is asked for.
 
@@ -111,6 +119,22 @@ class Images:
             for original, helper in self._links
             if helper in self._regular and original in self._regular
         )
+
+    def lent_names(self) -> tuple[LentName, ...]:
+        """What a restore that was killed may have left behind (ghost_path and open_path in criu/files-reg.c)."""
+        names = set()
+        for remap in self._remaps:
+            if (reg := self._regular.get(remap.orig_id)) is None:
+                continue
+            path = os.fsdecode(reg.name)
+            names.add(LentName(f"{path}.cr_link", directory=False))
+            if remap.remap_type == _GHOST and stat.S_ISDIR(reg.mode):
+                names.add(LentName(path, directory=True))
+            elif remap.remap_type == _GHOST:
+                # In the nearest directory above that is still there (create_ghost_dentry).
+                name = f"{PurePath(path).name}.cr.{remap.remap_id:x}.ghost"
+                names |= {LentName(str(above / name), directory=False) for above in PurePath(path).parents}
+        return tuple(sorted(names, key=lambda lent: lent.path))
 
     def unix_paths(self) -> tuple[str, ...]:
         """Absolute paths that sockets were bound to; their directories must exist at a restore."""

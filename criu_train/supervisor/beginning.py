@@ -32,6 +32,7 @@ from criu_train.supervisor.options import RunOptions
 from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import ignored_signals
+from criu_train.supervisor.restore_context import RestoreContext
 from criu_train.supervisor.restoring import Restorer
 from criu_train.supervisor.start import Start
 from criu_train.supervisor.state import StateFile, boot_id
@@ -120,7 +121,7 @@ class Beginner:
     async def _restore(self, start: Start, run: Run) -> Life | None:
         self._state.change(state="restoring", run=run.id)
         self._events.run, began = run.id, time.monotonic()
-        restorer = Restorer(
+        context = RestoreContext(
             store=self._store,
             criu=self._criu,
             keeper=self._keeper,
@@ -130,6 +131,7 @@ class Beginner:
             new_hooks=lambda snapshot, listing: self._place.for_snapshot(run, snapshot, listing),
             tell=self._reporter.restoring,
         )
+        restorer = Restorer(context)
         restored = await restorer.restore_first_that_works(start.candidates)
         self._events.append("restore", attempts=[vars(attempt) for attempt in restorer.attempts])
         self._reporter.attempts(restorer.attempts)

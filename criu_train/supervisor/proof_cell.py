@@ -33,8 +33,9 @@ from criu_train.store.manifest import Manifest
 from criu_train.store.seal import seal_of
 from criu_train.store.snapshot import INDEX, Snapshot, read_snapshot
 from criu_train.supervisor.hook_files import make_control
+from criu_train.supervisor.lent_names import take_back
 from criu_train.supervisor.reconnecting import reconnect_here
-from criu_train.supervisor.restoring import free_range
+from criu_train.supervisor.restore_attempt import free_range
 from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import Journals
 from criu_train.workspace.listing import Listing, listing_of
@@ -82,6 +83,7 @@ def prove(order: dict[str, Any], on_damage: Callable[[str], None]) -> Sequence[s
     listing, renamed = settle_in(listing_of(snapshot), layout, rename=manifest.packed)
     journals = Journals.since(layout.journals, manifest.journal, manifest.journal_offset)
     _roll_back(listing, BlobReader(snapshot.files, snapshot.seal), journals, here)
+    take_back(snapshot, listing, criu.pycriu)
     if manifest.hooks is not None:
         make_control(Path(manifest.hooks.directory))
     with ExitStack() as stack:

@@ -126,7 +126,7 @@ def test_locks_that_workers_share_work_on_after_a_crash_that_left_shared_memory_
 def test_a_pytorch_job_with_data_loader_workers_lives_through_five_reboots(
     temporary: Path, start_job: StartJob, undisturbed: Reference
 ) -> None:
-    command = workload("examples/digits/train.py", "--epochs", 14, "--delay", 0.02)
+    command = workload("examples/digits/train.py", "--epochs", 20, "--delay", 0.03)
     job = start_job(command, "--every", "1h", env={"TMPDIR": str(temporary)})
     live_through_generations(job, temporary, undisturbed, stride=35)
 

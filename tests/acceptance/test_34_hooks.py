@@ -170,9 +170,15 @@ def test_a_supervisor_that_is_killed_while_the_training_is_parked_holds_it_for_t
     assert job.finish() == 0
 
 
+def meeting_places() -> set[Path]:
+    return set(Path("/run/criu-train-hooks").glob("*/*"))
+
+
 def test_generations_are_counted_on_and_what_nobody_supervises_can_be_restored_on_trial(start_job: StartJob) -> None:
+    others = meeting_places()  # of trainings that were killed together with their supervisors
     job = start_job(workload("hooked.py", "--steps", 2000, "--delay", 0.02), "--every", "1h", "--prove", "newest")
     job.wait_for_step(5)
+    assert meeting_places() - others
     job.dump()
     until(lambda: job.snapshots()[-1]["proven"], "the proof beside the training", 60)
     for generation in (1, 2):  # twice from the same snapshot
@@ -180,7 +186,7 @@ def test_generations_are_counted_on_and_what_nobody_supervises_can_be_restored_o
         until(partial(has_restored, job, generation), "the hook after the restore", 60)
     job.send(signal.SIGTERM)
     assert job.wait() == 143
-    assert not list(Path("/run/criu-train-hooks").glob("*/*"))
+    assert meeting_places() == others
     told = job.tell("snapshot", "verify", "--deep", "latest", limit_s=120)
     assert told.code == 0, told.text
     assert job.snapshots()[-1]["proven"] is True

@@ -13,9 +13,10 @@ from store_samples import add
 from criu_train.cell.cell import Cell
 from criu_train.criu.find import Criu
 from criu_train.store.store import Store
-from criu_train.supervisor import fitting, restoring
+from criu_train.supervisor import fitting, restore_attempt
 from criu_train.supervisor.feeding import Feeder
 from criu_train.supervisor.options import RunOptions
+from criu_train.supervisor.restore_context import RestoreContext
 from criu_train.supervisor.restoring import Restorer
 from criu_train.workspace.environment import Finding
 from criu_train.workspace.listing import Listing
@@ -44,17 +45,18 @@ async def test_the_loop_goes_on_while_a_snapshot_is_compared_with_this_machine(
     monkeypatch.setattr(fitting, "compare", compare)
     monkeypatch.setattr(fitting, "compare_data", lambda *_: ())
     monkeypatch.setattr(fitting, "verify", lambda *_, **__: ())
-    monkeypatch.setattr(restoring, "listing_of", lambda _: Listing(1, "boot", (), ()))
+    monkeypatch.setattr(restore_attempt, "listing_of", lambda _: Listing(1, "boot", (), ()))
     monkeypatch.setattr(Feeder, "check", checked)
-    restorer = Restorer(
+    context = RestoreContext(
         store=store,
         criu=Criu(("criu",), "4.2.1", "system", None),
         keeper=cast(Any, None),
         options=cast(RunOptions, None),
         runtime=tmp_path,
         new_cell=unfit,
-        new_hooks=lambda _: None,
+        new_hooks=lambda *_: None,
     )
+    restorer = Restorer(context)
     restoring_task = asyncio.ensure_future(restorer.restore_first_that_works([snapshot]))
     while not asked.is_set():
         await asyncio.sleep(0.01)
