@@ -42,7 +42,17 @@ def kill_everything_and_run_again(job: Job) -> None:
     job.start()
 
 
-STRIKES = {"criu": kill(criu), "init": kill(init), "everything": kill_everything_and_run_again}
+def kill_supervisor_and_run_again(job: Job) -> None:
+    job.kill_supervisor()
+    job.start()
+
+
+STRIKES = {
+    "criu": kill(criu),
+    "init": kill(init),
+    "supervisor": kill_supervisor_and_run_again,
+    "everything": kill_everything_and_run_again,
+}
 
 
 @pytest.mark.parametrize("strike", STRIKES.values(), ids=STRIKES)
