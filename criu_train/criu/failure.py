@@ -9,6 +9,7 @@ AGAIN = "this passes by itself, the next dump will do"
 CLOSE = "close it before the dump, or stop using it: CRIU can't save its state"
 LAUNCH = "start the training through `criu-train run`"
 OLDER = "an older snapshot or a cold start is used instead"
+OLDER_ONLY = "an older snapshot is used instead"
 NEWER = "run `criu-train setup`, which gets a CRIU that fits this kernel"
 PRIVILEGED = "run as root; in a container: --privileged"
 SPACE = "free space there, keep fewer snapshots with --keep, or put the store elsewhere with --store"
@@ -19,7 +20,7 @@ class Failure:
     """``pattern`` is looked for in CRIU's log; its groups fill ``{0}``, ``{1}``, … of the two sentences.
 
     ``name`` is what the table in docs/troubleshooting.md and the logs of the tests call it. ``passing``: a moment
-    later it is gone.
+    later it is gone. ``around``: not of what is dumped or restored, but of what is around it, and can be mended there.
     """
 
     name: str
@@ -27,7 +28,8 @@ class Failure:
     what: str
     tip: str
     passing: bool = False
+    around: bool = False
 
 
-def row(name: str, pattern: str, what: str, tip: str, *, passing: bool = False) -> Failure:
-    return Failure(name, re.compile(pattern, re.MULTILINE), what, tip, passing)
+def row(name: str, pattern: str, what: str, tip: str, *, passing: bool = False, around: bool = False) -> Failure:
+    return Failure(name, re.compile(pattern, re.MULTILINE), what, tip, passing, around)

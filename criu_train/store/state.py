@@ -21,7 +21,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Run:
-    """One training from its cold start to its end; ``how`` it ended is a word or two for people."""
+    """One training from its cold start to its end; ``how`` it ended is a word or two for people.
+
+    ``instead_of``: runs that could not be gone on with. Until this one has ended well each keeps its newest snapshot.
+    """
 
     id: str
     command: tuple[str, ...]
@@ -31,6 +34,12 @@ class Run:
     exit_code: int | None = None
     how: str | None = None
     restores: int = 0
+    instead_of: tuple[str, ...] = ()
+
+    @property
+    def spares(self) -> tuple[str, ...]:
+        """Runs of which a snapshot has to stay."""
+        return self.instead_of if self.finished_at is None else ()
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,9 @@ class StoreState:
         if self.seal_check is None:
             del facts["seal_check"]
         for run in filter(None, (facts["run"], facts["previous_run"])):
-            if not run["restores"]:
-                del run["restores"]
+            for name in ("restores", "instead_of"):
+                if not run[name]:
+                    del run[name]
         return json.dumps(facts, indent=2).encode() + b"\n"
 
     def begin(self, run: Run) -> StoreState:
@@ -100,7 +110,8 @@ class StoreState:
                 )
             for name in ("run", "previous_run"):
                 if facts[name] is not None:
-                    facts[name] = Run(**facts[name] | {"command": tuple(facts[name]["command"])})
+                    lists = {name: tuple(value) for name, value in facts[name].items() if isinstance(value, list)}
+                    facts[name] = Run(**facts[name] | lists)
             facts["abandoned"] = tuple(facts["abandoned"])
             return cls(**facts)
         except (ValueError, LookupError, TypeError, AttributeError) as error:

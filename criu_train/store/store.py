@@ -19,7 +19,7 @@ from criu_train.store.guard import check_ours
 from criu_train.store.journals import forget_journals, next_journal
 from criu_train.store.layout import TRASH_PREFIX, StoreLayout, sequence_of, snapshot_id
 from criu_train.store.removal import set_aside, sweep
-from criu_train.store.retention import newest_usable, superfluous
+from criu_train.store.retention import newest_of, superfluous
 from criu_train.store.seal import PLAIN, Key, LockedSeal, Seal
 from criu_train.store.snapshot import Listed, Snapshot, by_sequence, list_snapshots, read_snapshots
 from criu_train.store.state import Run, StoreState
@@ -102,11 +102,19 @@ class Store:
         """The current run, finished or not."""
         return state_file.load(self.layout).run
 
-    def begin_run(self, command: tuple[str, ...], cwd: str) -> Run:
-        """Start a new run, which becomes the current one."""
-        run = Run(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}", command, cwd, utc_now_iso())
+    def begin_run(self, command: tuple[str, ...], cwd: str, instead_of: Run | None = None) -> Run:
+        """Start a new run, which becomes the current one. ``instead_of``: one that could not be gone on with."""
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.urandom(3).hex()}"
+        spared = (*instead_of.instead_of, instead_of.id) if instead_of else ()
+        run = Run(name, command, cwd, utc_now_iso(), instead_of=spared)
         self._change(lambda state: state.begin(run))
         return run
+
+    def left_by(self, run: Run) -> Snapshot | None:
+        """The newest snapshot of those that ``run`` was begun instead of."""
+        snapshots = self.snapshots()
+        found = (newest_of(snapshots, other) for other in reversed(run.instead_of))
+        return next((one for one in found if one is not None), None)
 
     def note_restore(self, times: int) -> None:
         """The current run has been restored so often by now."""
@@ -200,9 +208,8 @@ class Store:
             raise UsageError(f"there is no snapshot {min(unknown)}", tip="`criu-train snapshot list` shows the ids")
         run = self.run
         if run and run.finished_at is None and not force:
-            mine = [one for one in snapshots if one.manifest and one.manifest.run == run.id]
-            newest = newest_usable(mine, run.id)
-            if newest and not newest_usable([one for one in mine if one.id not in wanted], run.id):
+            newest = newest_of(snapshots, run.id)
+            if newest and not newest_of([one for one in snapshots if one.id not in wanted], run.id):
                 raise StoreError(
                     f"{newest.id} is the last snapshot that the unfinished run could go on from",
                     tip="keep it, or delete it with --force",
@@ -216,7 +223,7 @@ class Store:
         """
         if keep < 1:
             raise UsageError("at least one snapshot has to stay", tip="use --keep 1 or more")
-        gone = self._remove(superfluous(self.snapshots(), keep, state_file.load(self.layout).run_id), refuse_live=False)
+        gone = self._remove(superfluous(self.snapshots(), keep, self.run), refuse_live=False)
         forget_journals(self.layout.journals, self.listing())
         return gone
 

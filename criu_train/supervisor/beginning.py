@@ -141,6 +141,11 @@ class Beginner:
                     "every snapshot was restored, and of none the state is the one that its digest tells of",
                     tip="is the digest of criu_train.hooks the same whenever it is made? --fresh starts over",
                 )
+            if (error := restorer.mendable) is not None:
+                raise RestoreFailedError(
+                    f"no snapshot could be restored, which may be no fault of theirs: {error}",
+                    tip="mend what the table names and run again, nothing is lost; or start over with --fresh",
+                ) from error
             return None
         snapshot = restored.snapshot
         if start.branch:
@@ -168,7 +173,12 @@ class Beginner:
         self._reporter.cold_start(start.reason, instead)
         layout = self._store.layout
         aside = set_aside([layout.output_log], layout.rollback, self._store.seal)
-        run = self._store.begin_run(start.command, start.cwd)
+        run = self._store.begin_run(start.command, start.cwd, instead_of=start.run)
+        if start.run is not None and (left := self._store.left_by(run)):
+            self._reporter.warning(
+                f"the newest snapshot of the run so far, {left.id}, stays until this one has come to its end",
+                f"once what the table names is mended, `criu-train restore {left.id}` goes back to it",
+            )
         self._state.change(state="starting", run=run.id, restored_from=None)
         try:
             life = await self._launched(run, instead or start.command)

@@ -36,7 +36,7 @@ from criu_train.supervisor.machine_lock import machine_lock
 from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reconnecting import free_ports, notes_of, reconnect_here
 from criu_train.supervisor.restore_context import RestoreContext, Restored
-from criu_train.supervisor.restore_errors import CutShortError, UndoFailedError
+from criu_train.supervisor.restore_errors import CutShortError, SurroundingsError, UndoFailedError
 from criu_train.supervisor.sameness import see_same
 from criu_train.workspace.blobs import BlobReader
 from criu_train.workspace.journal import Journals
@@ -188,8 +188,10 @@ class RestoreAttempt:
         text = log.read_text(errors="replace") if log.exists() else ""
         if ended.timed_out or ended.code != 0:
             explanation = explain(text, ended.code, timed_out=ended.timed_out)
-            killed = ended.code == -signal.SIGKILL and not ended.timed_out
-            raise (CutShortError if killed else RestoreFailedError)(explanation.what, tip=explanation.tip)
+            if ended.code == -signal.SIGKILL and not ended.timed_out:
+                raise CutShortError(explanation.what, tip=explanation.tip)
+            failed = SurroundingsError if explanation.around else RestoreFailedError
+            raise failed(explanation.what, tip=explanation.tip)
         if manifest.cuda:
             await Devices(cell, context.store.layout.root).restored(manifest.memory_bytes)
         log.unlink(missing_ok=True)

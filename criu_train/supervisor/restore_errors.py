@@ -5,7 +5,11 @@ from __future__ import annotations
 from criu_train.errors import CriuTrainError, RestoreFailedError
 
 
-class CutShortError(RestoreFailedError):
+class SurroundingsError(RestoreFailedError):
+    """What is around it kept a snapshot from being restored: memory, a port that is taken, rights. It can be mended."""
+
+
+class CutShortError(SurroundingsError):
     """Somebody killed what was restoring, or what had just been restored: another try may well succeed."""
 
 

@@ -14,7 +14,7 @@ from criu_train.supervisor.blame import blame_the_snapshot
 from criu_train.supervisor.feeding import ArchiveLostError
 from criu_train.supervisor.restore_attempt import RestoreAttempt
 from criu_train.supervisor.restore_context import RestoreContext, Restored
-from criu_train.supervisor.restore_errors import CutShortError, OtherStateError, UndoFailedError
+from criu_train.supervisor.restore_errors import CutShortError, OtherStateError, SurroundingsError, UndoFailedError
 
 # A process that is killed again and again for want of memory is not the snapshot's fault, nor does patience help.
 _TRIES = 3
@@ -36,6 +36,7 @@ class Restorer:
         self._context = context
         self.attempts: list[Attempt] = []
         self.only_digests = True  # have failed so far
+        self.mendable: SurroundingsError | None = None  # the first that says so
 
     async def restore_first_that_works(self, snapshots: Sequence[Snapshot]) -> Restored | None:
         """None when none works; ``attempts`` then tells why. Raises CriuTrainError for what is no snapshot's fault."""
@@ -46,6 +47,8 @@ class Restorer:
                 raise  # no snapshot's fault
             except (CriuTrainError, OSError) as error:
                 self.only_digests &= isinstance(error, OtherStateError)
+                if self.mendable is None and isinstance(error, SurroundingsError):
+                    self.mendable = error
                 self.attempts.append(Attempt(snapshot.id, *blame_the_snapshot(error, self._context.store)))
             else:
                 _release_peers(snapshot)

@@ -153,11 +153,11 @@ def test_without_any_usable_snapshot_the_job_fails_if_it_was_told_to(start_job: 
         assert snapshot in job.said()
 
 
-def test_a_failed_restore_undoes_its_rollback_and_works_once_the_cause_is_gone(
+def test_what_is_taken_by_another_program_undoes_the_rollback_and_begins_nothing_anew(
     start_job: StartJob, undisturbed: Reference
 ) -> None:
     command = [*TRAINING, "--listen"]
-    job = start_job(command, "--every", "1h", "--on-restore-failure", "fail")
+    job = start_job(command, "--every", "1h")
     job.wait_for_step(10)
     root = psutil.Process(job.wait_for_pid("root_pid"))
     port = next(c.laddr.port for c in root.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
@@ -196,6 +196,34 @@ def test_a_snapshot_whose_libraries_have_changed_is_refused_before_anything_is_t
     assert job.contents() == before
 
 
+def test_after_a_cold_start_the_run_before_can_still_be_gone_back_to_when_the_cause_is_mended(
+    start_job: StartJob, place: Path, undisturbed: Reference
+) -> None:
+    library, was = place / "library.so", b"version 1" * 1000
+    library.write_bytes(was)
+    command = [*TRAINING, "--mapped", str(library)]
+    reference = undisturbed(command)
+    job = start_job(command, "--every", "1h", "--keep", "1")
+    job.wait_for_step(10)
+    left = job.dump()
+    job.kill_everything()
+    library.write_bytes(b"version 2, a longer one" * 1000)
+    job.start()
+    job.wait_for_state("running")
+    assert f"{left}, stays" in " ".join(job.said().split())
+    for _ in range(2):
+        job.wait_for_progress(3)
+        job.dump()
+    assert [one["id"] for one in job.snapshots() if one["run"] != job.status()["run"]] == [left]
+    assert len(job.snapshots()) == 2
+    job.kill_everything()
+    library.write_bytes(was)
+    job.start(arguments=["restore", left])
+    assert job.wait_for_restore()["restored_from"] == left
+    assert job.finish() == 0
+    assert job.contents() == reference.contents
+
+
 def test_a_branch_leaves_the_later_snapshots_behind(start_job: StartJob) -> None:
     job, [first, second] = job_with_snapshots(start_job, 2)
     job.start(arguments=["restore", first])
@@ -222,7 +250,7 @@ def test_a_restore_that_waits_for_a_lock_in_vain_says_so(start_job: StartJob) ->
     job.kill_everything()
     with (job.work / "lock").open() as mine:
         fcntl.flock(mine, fcntl.LOCK_EX)
-        job.start("--restore-timeout", "3s", "--on-restore-failure", "fail")
+        job.start("--restore-timeout", "3s")
         assert job.wait() == 125
     assert "a file lock that another program" in " ".join(job.said().replace("│", " ").split())
     job.start()
@@ -249,3 +277,27 @@ def test_a_restore_whose_criu_is_killed_is_tried_again_rather_than_begun_from_th
     found.kill()
     assert job.wait_for_restore()["restored_from"] == only
     job.wait_for_progress(3)
+
+
+def test_a_restore_whose_criu_is_killed_every_time_ends_in_an_error_rather_than_at_the_start(
+    start_job: StartJob, undisturbed: Reference
+) -> None:
+    command = [*TRAINING, "--memory", "300"]
+    job = start_job(command, "--every", "1h")
+    job.wait_for_step(5)
+    only = job.dump()
+    job.wait_for_progress(3)
+    job.kill_everything()
+    before = job.contents()
+    job.start()
+    assert job.process is not None
+    while job.process.poll() is None:
+        if found := restoring(job):
+            found.kill()
+    assert job.wait() == 125
+    assert "nothing is lost" in " ".join(job.said().split())
+    assert job.contents() == before
+    job.start()
+    assert job.wait_for_restore()["restored_from"] == only
+    assert job.finish() == 0
+    assert job.contents() == undisturbed(command).contents

@@ -55,6 +55,31 @@ def test_prune_removes_a_corrupt_one_once_it_is_older_than_all_that_stay(store: 
     assert ids(store) == [newer.id]
 
 
+def test_prune_spares_the_newest_of_each_run_that_could_not_be_gone_on_with_until_another_has_ended_well(
+    store: Store,
+) -> None:
+    first = store.begin_run(("python",), "/")
+    lost = [add(store, run=first.id).id for _ in range(3)]
+    second = store.begin_run(("python",), "/", instead_of=first)
+    assert store.left_by(second) == next(one for one in store.snapshots() if one.id == lost[-1])
+    lost_again = [add(store, run=second.id).id for _ in range(3)]
+    third = store.begin_run(("python",), "/", instead_of=second)
+    assert store.left_by(third) == next(one for one in store.snapshots() if one.id == lost_again[-1])
+    made = [add(store, run=third.id).id for _ in range(3)]
+    store.prune(2)
+    assert ids(store) == [lost[-1], lost_again[-1], *made[1:]]
+    store.finish_run(0, "ended")
+    store.prune(2)
+    assert ids(store) == made[1:]
+
+
+def test_who_starts_over_on_purpose_keeps_nothing_of_the_run_before(store: Store) -> None:
+    add(store, run=store.begin_run(("python",), "/").id)
+    made = add(store, run=store.begin_run(("python",), "/").id).id
+    store.prune(1)
+    assert ids(store) == [made]
+
+
 def test_prune_to_none_is_refused(store: Store) -> None:
     add(store)
     with pytest.raises(UsageError, match="at least one snapshot has to stay"):
