@@ -13,6 +13,7 @@ from criu_train.store.store import Store
 
 _OF_THE_MACHINE = {
     errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ENODEV, errno.ENXIO,
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def test_what_is_wrong_with_a_snapshot_is_told_and_the_next_one_gets_its_chance(
     assert blame_the_snapshot(gone, store) == ("No such file or directory: /store/snapshots/1/listing.json", None)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS, errno.ESTALE, errno.ENOTCONN])
 def test_what_fails_every_snapshot_alike_is_no_snapshots_fault(store: Store, number: int) -> None:
     with pytest.raises(EnvironmentUnfitError, match=os.strerror(number)) as refused:
         blame_the_snapshot(OSError(number, os.strerror(number)), store)
