@@ -33,6 +33,7 @@ from criu_train.supervisor.output import our_terminal_size
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import ignored_signals
 from criu_train.supervisor.restore_context import RestoreContext
+from criu_train.supervisor.restore_errors import SurroundingsError
 from criu_train.supervisor.restoring import Restorer
 from criu_train.supervisor.start import Start
 from criu_train.supervisor.state import StateFile, boot_id
@@ -90,7 +91,8 @@ class Beginner:
         self._place = MeetingPlace(store, self._user, reporter)
 
     async def begin(self, start: Start) -> Life:
-        """Raises RestoreFailedError where a failed restore is to be the end, CommandNotRunnableError, StoreError."""
+        """Raises RestoreFailedError where a failed restore is to be the end, SurroundingsError where a later one may
+        well succeed, CommandNotRunnableError, StoreError."""
         if start.run is not None and start.candidates:
             if (life := await self._restore(start, start.run)) is not None:
                 return life
@@ -142,7 +144,7 @@ class Beginner:
                     tip="is the digest of criu_train.hooks the same whenever it is made? --fresh starts over",
                 )
             if (error := restorer.mendable) is not None:
-                raise RestoreFailedError(
+                raise SurroundingsError(
                     f"no snapshot could be restored, which may be no fault of theirs: {error}",
                     tip="mend what the table names and run again, nothing is lost; or start over with --fresh",
                 ) from error

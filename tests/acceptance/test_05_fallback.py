@@ -176,6 +176,30 @@ def test_what_is_taken_by_another_program_undoes_the_rollback_and_begins_nothing
     assert job.contents() == undisturbed(command).contents
 
 
+def test_a_watched_training_whose_port_another_program_has_taken_is_waited_for(
+    start_job: StartJob, undisturbed: Reference
+) -> None:
+    command = [*TRAINING, "--listen"]
+    job = start_job(command, "--every", "1h")
+    job.wait_for_step(10)
+    root = psutil.Process(job.wait_for_pid("root_pid"))
+    port = next(c.laddr.port for c in root.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+    snapshot = job.dump()
+
+    def taken() -> socket.socket | None:
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+        return None
+
+    root.kill()
+    with until(taken, "the port to be free"):
+        until(lambda: "it is tried again in 5" in " ".join(job.said().split()), "a restore in vain", 30)
+        assert job.status()["state"] == "backoff"
+    assert job.wait_for_restore()["restored_from"] == snapshot
+    assert job.finish() == 0
+    assert job.contents() == undisturbed(command).contents
+
+
 def test_a_snapshot_whose_libraries_have_changed_is_refused_before_anything_is_touched(
     start_job: StartJob, place: Path
 ) -> None:
