@@ -65,7 +65,7 @@ def at_a_step_that_rotates_and_removes(job: Job) -> None:
 def near_the_end(job: Job) -> None:
     job.wait_for_step(100)
     job.dump()
-    job.wait_for_step(STEPS - 5)
+    job.wait_for_step(STEPS - 15)
 
 
 def before_the_next_snapshot_of_a_restored_run(job: Job) -> None:

@@ -137,7 +137,7 @@ def test_a_pytorch_job_with_spawned_workers_lives_through_a_reboot(
     temporary: Path, start_job: StartJob, undisturbed: Reference, method: str
 ) -> None:
     command = workload(
-        "examples/digits/train.py", "--epochs", 8, "--delay", 0.03, "--start-method", method, "--persistent"
+        "examples/digits/train.py", "--epochs", 16, "--delay", 0.03, "--start-method", method, "--persistent"
     )
     job = start_job(command, "--every", "1h", env={"TMPDIR": str(temporary)})
     job.wait_for_step(20)
