@@ -160,7 +160,7 @@ def test_disasters_again_and_again_change_nothing_and_nothing_grows(
         Path(directory, "points.json").write_text(json.dumps([asdict(one) for one in several]))
     assert job.contents() == undisturbed(COMMAND).contents
     assert job.output() == undisturbed(COMMAND).output
-    assert len({snapshot["run"] for snapshot in job.snapshots()}) == 1, f"a cold start\n{job.history()}"
+    assert len({snapshot["run"] for snapshot in job.complete()}) == 1, f"a cold start\n{job.history()}"
     assert all(record.series[f"{who}: descriptors"].lives for who in WATCHED), "nobody was seen long enough"
     growing = [f"{one.name} by {one.growth:.3g}, {one.tolerated:g} tolerated" for one in several if not one.flat]
     assert not growing, f"growing: {'; '.join(growing)}"
