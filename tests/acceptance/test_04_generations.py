@@ -90,7 +90,7 @@ def live_through_generations(job: Job, temporary: Path, undisturbed: Reference, 
             job.wait_for_restore()
         job.wait_for_step(stride * (generation + 2))
     assert job.finish(120) == 0
-    assert len({snapshot["run"] for snapshot in job.snapshots()}) == 1
+    assert len({snapshot["run"] for snapshot in job.complete()}) == 1
     report = job.tell("report", "--json").json()
     assert (report["state"], report["numbers"]["interruptions"]) == ("finished", GENERATIONS)
     assert job.contents() == undisturbed(job.command).contents

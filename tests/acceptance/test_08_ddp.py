@@ -28,7 +28,7 @@ def test_a_ddp_job_killed_twice_leaves_the_logs_of_an_undisturbed_one(
         job.wait_for_progress(20, "rank1.jsonl")
     assert job.finish(120) == 0
     assert job.contents() == undisturbed(COMMAND).contents
-    assert len({snapshot["run"] for snapshot in job.snapshots()}) == 1
+    assert len({snapshot["run"] for snapshot in job.complete()}) == 1
 
 
 def test_a_ddp_job_goes_on_from_the_very_instant_after_sigterm(start_job: StartJob, undisturbed: Reference) -> None:

@@ -81,7 +81,7 @@ def job(start_job: StartJob, cuda: Cuda, expected: Undisturbed) -> Job:
 def same(job: Job, expected: Undisturbed) -> None:
     assert job.finish() == 0, job.history()
     assert job.contents() == expected.contents
-    assert len({snapshot["run"] for snapshot in job.snapshots()}) == 1, "a hidden cold start"
+    assert len({snapshot["run"] for snapshot in job.complete()}) == 1, "a hidden cold start"
 
 
 def test_a_training_with_gpu_memory_goes_on_after_a_kill_and_after_sigterm(job: Job, expected: Undisturbed) -> None:

@@ -129,7 +129,7 @@ def compare(program: Program, job: Job, expected: Undisturbed) -> None:
     assert job.steps() == program.lines, f"{job.steps()} lines of metrics rather than {program.lines}"
     if program.same_output:
         assert job.output() == expected.output
-    runs = {snapshot["run"] for snapshot in job.snapshots()}
+    runs = {snapshot["run"] for snapshot in job.complete()}
     assert len(runs) == 1, f"a hidden cold start: {runs}"
 
 
