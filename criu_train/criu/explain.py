@@ -31,13 +31,13 @@ _LOG_TIP = "the whole log is kept beside the snapshot"
 class Explanation:
     """``what`` happened and the ``tip`` what to do, one line each, without a final stop.
 
-    ``passing``: a moment later it may be gone. ``around``: as of ``Failure``.
+    ``passing``: a moment later it may be gone. ``mendable``: as of ``Failure``.
     """
 
     what: str
     tip: str
     passing: bool = False
-    around: bool = False
+    mendable: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,15 @@ def explain(log: str, exit_code: int | None, *, timed_out: bool = False) -> Expl
     when it is not known. ``timed_out``: it was ended because it took too long.
     """
     if found := find_failure(log):
-        return Explanation(found.what, found.tip, found.failure.passing, found.failure.around)
+        return Explanation(found.what, found.tip, found.failure.passing, found.failure.mendable)
     if timed_out:
         return _too_long(log)
     if exit_code is not None and exit_code < 0:
-        killed = exit_code == -Signals.SIGKILL
-        return Explanation(f"CRIU was killed by {_signal_name(-exit_code)}", _killed_tip(-exit_code), around=killed)
+        return Explanation(f"CRIU was killed by {_signal_name(-exit_code)}", _killed_tip(-exit_code))
     if first := _ERROR.search(_causes(log)):
         return Explanation(f"CRIU failed: {first[1].strip().rstrip('.!')}", _LOG_TIP)
     if exit_code in (126, 127):
-        return Explanation("CRIU could not be executed", "run `criu-train setup`", around=True)
+        return Explanation("CRIU could not be executed", "run `criu-train setup`", mendable=True)
     code = "" if exit_code is None else f" with exit code {exit_code}"
     return Explanation(f"CRIU failed{code} and logged no reason", _LOG_TIP)
 
@@ -73,9 +72,9 @@ def explain(log: str, exit_code: int | None, *, timed_out: bool = False) -> Expl
 def _too_long(log: str) -> Explanation:
     if _WAITS_FOR_A_LOCK.search(log):
         what = "the restore waited in vain for a file lock that another program holds"
-        return Explanation(what, "end that program", around=True)
+        return Explanation(what, "end that program", mendable=True)
     what = "the restore took longer than its time limit"
-    return Explanation(what, f"allow more with --restore-timeout; {_LOG_TIP}", around=True)
+    return Explanation(what, f"allow more with --restore-timeout; {_LOG_TIP}", mendable=True)
 
 
 def find_failure(log: str) -> Found | None:

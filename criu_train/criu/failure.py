@@ -20,7 +20,7 @@ class Failure:
     """``pattern`` is looked for in CRIU's log; its groups fill ``{0}``, ``{1}``, … of the two sentences.
 
     ``name`` is what the table in docs/troubleshooting.md and the logs of the tests call it. ``passing``: a moment
-    later it is gone. ``around``: not of what is dumped or restored, but of what is around it, and can be mended there.
+    later it is gone. ``mendable``: not the snapshot's fault; what is around it can be mended.
     """
 
     name: str
@@ -28,8 +28,8 @@ class Failure:
     what: str
     tip: str
     passing: bool = False
-    around: bool = False
+    mendable: bool = False
 
 
-def row(name: str, pattern: str, what: str, tip: str, *, passing: bool = False, around: bool = False) -> Failure:
-    return Failure(name, re.compile(pattern, re.MULTILINE), what, tip, passing, around)
+def row(name: str, pattern: str, what: str, tip: str, *, passing: bool = False, mendable: bool = False) -> Failure:
+    return Failure(name, re.compile(pattern, re.MULTILINE), what, tip, passing, mendable)

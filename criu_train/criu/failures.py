@@ -117,7 +117,7 @@ _OF_OURS = row(
 )
 
 FAILURES = (
-    *(replace(failure, around=True) for failure in _OF_THE_MACHINE),
+    *(replace(failure, mendable=True) for failure in _OF_THE_MACHINE),
     _OF_OURS,
     *OF_DUMPS,
     *OF_RESTORES,

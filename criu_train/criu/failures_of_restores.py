@@ -29,7 +29,7 @@ OF_RESTORES = (
         r"Can't fork for \d+: Invalid argument|Unable to create a thread: -22$|Can't set kernel pid_max",
         "a process number of the snapshot is higher than this machine allows",
         "raise the sysctl kernel.pid_max",
-        around=True,
+        mendable=True,
     ),
     row(
         "pid-forbidden",
@@ -37,7 +37,7 @@ OF_RESTORES = (
         r"|Can't open \S*ns_last_pid",
         "CRIU may not choose the numbers of processes here",
         f"it needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE: {PRIVILEGED}",
-        around=True,
+        mendable=True,
     ),
     row(
         "fewer-rights",
@@ -46,7 +46,7 @@ OF_RESTORES = (
         r"|SECCOMP_SET_MODE_FILTER returned",
         "the training had rights that may not be given to it now",
         "restore with the rights that it was started with, in a container of the same kind",
-        around=True,
+        mendable=True,
     ),
     # Files.
     row(
@@ -96,7 +96,7 @@ OF_RESTORES = (
         r"Can not set (?:flock|posix lock|ofd lock)",
         "a file that the training had locked is locked by another program",
         f"end that program; else {OLDER_ONLY}",
-        around=True,
+        mendable=True,
     ),
     # Sockets.
     row(
@@ -104,28 +104,28 @@ OF_RESTORES = (
         r"Can't bind inet socket.*Cannot assign requested address",
         "a network address that the training used is gone",
         f"bring that network interface up; else {OLDER_ONLY}",
-        around=True,
+        mendable=True,
     ),
     row(
         "port-taken",
         r"Can't bind inet socket.*Address already in use",
         "a network port that the training used is taken by another program",
         f"stop that program; else {OLDER_ONLY}",
-        around=True,
+        mendable=True,
     ),
     row(
         "interface-gone",
         r"couldn't find ifindex for|Can't set 1:25 .*No such device|Can't get interface name",
         "a network interface that the training used is gone",
         f"bring it up; else {OLDER_ONLY}",
-        around=True,
+        mendable=True,
     ),
     row(
         "unreachable",
         r"Can't connect inet socket back: (.+)",
         "a network peer of the training can't be reached: {0}",
         f"bring that network up; else {OLDER_ONLY}",
-        around=True,
+        mendable=True,
     ),
     row(
         "unix-path",
@@ -138,14 +138,14 @@ OF_RESTORES = (
         r"unix: Can't connect \d+ socket: (.+)",
         "a program outside, to which the training sent datagrams, is gone: {0}",
         f"start it again (a system log?); else {OLDER_ONLY}",
-        around=True,
+        mendable=True,
     ),
     row(
         "no-net-admin",
         r"SO_SNDBUFFORCE/SO_RCVBUFFORCE: Operation not permitted|TCP repair mode ON: Operation not permitted",
         "CRIU may not restore network connections here",
         f"it needs CAP_NET_ADMIN: {PRIVILEGED}",
-        around=True,
+        mendable=True,
     ),
     # Another machine, another CRIU.
     row(
@@ -166,7 +166,7 @@ OF_RESTORES = (
         r"Unable to (?:create a new time namespace|set a (?:monotonic|boottime) clock offset)",
         "the training's clocks can't be set",
         "it needs CAP_SYS_TIME and a kernel with time namespaces (CONFIG_TIME_NS)",
-        around=True,
+        mendable=True,
     ),
     row(
         "plugin",
@@ -195,7 +195,7 @@ OF_RESTORES = (
         r"|No suitable area for task_restore|Can't mmap section for restore code",
         "a task's memory can't be laid out as it was",
         "raise the sysctl vm.max_map_count and limits on memory (`ulimit -v`)",
-        around=True,
+        mendable=True,
     ),
     row(
         "crashed",
@@ -208,6 +208,6 @@ OF_RESTORES = (
         r"\A[^\n]* (\d+) killed by signal 9:|Can't attach to (\d+): No such process",
         "task {0} was killed while it was being restored",
         "look for an out-of-memory kill in the kernel's log, raise the job's memory limit",
-        around=True,
+        mendable=True,
     ),
 )

@@ -190,7 +190,7 @@ class RestoreAttempt:
             explanation = explain(text, ended.code, timed_out=ended.timed_out)
             if ended.code == -signal.SIGKILL and not ended.timed_out:
                 raise CutShortError(explanation.what, tip=explanation.tip)
-            failed = SurroundingsError if explanation.around else RestoreFailedError
+            failed = SurroundingsError if explanation.mendable else RestoreFailedError
             raise failed(explanation.what, tip=explanation.tip)
         if manifest.cuda:
             await Devices(cell, context.store.layout.root).restored(manifest.memory_bytes)

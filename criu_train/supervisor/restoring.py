@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from criu_train.criu.cure import cure
-from criu_train.errors import CriuTrainError, EnvironmentUnfitError
+from criu_train.errors import CriuTrainError, EnvironmentUnfitError, RestoreFailedError
 from criu_train.store.dump_log import read_log
 from criu_train.store.snapshot import Snapshot
 from criu_train.supervisor.blame import blame_the_snapshot
@@ -35,8 +35,7 @@ class Restorer:
     def __init__(self, context: RestoreContext) -> None:
         self._context = context
         self.attempts: list[Attempt] = []
-        self.only_digests = True  # have failed so far
-        self.mendable: SurroundingsError | None = None  # the first that says so
+        self._errors: list[Exception] = []
 
     async def restore_first_that_works(self, snapshots: Sequence[Snapshot]) -> Restored | None:
         """None when none works; ``attempts`` then tells why. Raises CriuTrainError for what is no snapshot's fault."""
@@ -46,15 +45,28 @@ class Restorer:
             except (UndoFailedError, EnvironmentUnfitError, ArchiveLostError):
                 raise  # no snapshot's fault
             except (CriuTrainError, OSError) as error:
-                self.only_digests &= isinstance(error, OtherStateError)
-                if self.mendable is None and isinstance(error, SurroundingsError):
-                    self.mendable = error
+                self._errors.append(error)
                 self.attempts.append(Attempt(snapshot.id, *blame_the_snapshot(error, self._context.store)))
             else:
                 _release_peers(snapshot)
                 self.attempts.append(Attempt(snapshot.id, None))
                 return restored
             _release_peers(snapshot)
+        return None
+
+    def why_not_begin_anew(self) -> RestoreFailedError | None:
+        """What speaks against a cold start after all have failed: it would throw away what may well be restored yet."""
+        if self._errors and all(isinstance(error, OtherStateError) for error in self._errors):
+            return RestoreFailedError(
+                "every snapshot was restored, and of none the state is the one that its digest tells of",
+                tip="is the digest of criu_train.hooks the same whenever it is made? --fresh starts over",
+            )
+        mendable = (error for error in self._errors if isinstance(error, SurroundingsError))
+        if (error := next(mendable, None)) is not None:
+            return SurroundingsError(
+                f"no snapshot could be restored, which may be no fault of theirs: {error}",
+                tip="mend what the table names and run again, nothing is lost; or start over with --fresh",
+            )
         return None
 
     async def _restore_patiently(self, snapshot: Snapshot) -> Restored:

@@ -30,6 +30,7 @@ from criu_train.supervisor.progress import Progress
 from criu_train.supervisor.reporter import Reporter
 from criu_train.supervisor.requests import Requests, signals_become
 from criu_train.supervisor.restore_errors import SurroundingsError
+from criu_train.supervisor.run_context import RunContext
 from criu_train.supervisor.standstill import Standstills
 from criu_train.supervisor.start import Start, restorable
 from criu_train.supervisor.state import State, StateFile, boot_id
@@ -81,9 +82,8 @@ class Supervisor:
                 next_dump_at=None,
             ),
         )
-        self._beginner = Beginner(
+        context = RunContext(
             store=store,
-            lock=lock,
             criu=criu,
             keeper=self._keeper,
             options=options,
@@ -92,16 +92,10 @@ class Supervisor:
             events=self._events,
             reporter=reporter,
         )
+        self._beginner = Beginner(context, lock)
         self._caretaker = Caretaker(
-            store=store,
-            criu=criu,
-            keeper=self._keeper,
-            options=options,
-            runtime=runtime,
-            state=self._state,
-            events=self._events,
-            reporter=reporter,
-            requests=self._requests,
+            context,
+            self._requests,
             policy=self._beginner.policy,
             left_of_interval=seconds_until(before.next_dump_at) if before and before.next_dump_at else None,
         )
@@ -147,7 +141,7 @@ class Supervisor:
             if isinstance(start, Orphan):
                 life: Life | None = self._beginner.adopt(start)
             else:
-                life = await self._begin_again(start) if deaths else await self._begin(start)
+                life = await self._begin_patiently(start) if deaths else await self._begin(start)
             if life is None:
                 return self._stopped("interrupted while beginning")
             vigil = self._standstills.vigil(life, may_restart=deaths < self._options.max_restarts)
@@ -196,8 +190,8 @@ class Supervisor:
         self._events.append("stopped", how=how, signal=self._requests.stop_signal.name)
         return 128 + self._requests.stop_signal
 
-    async def _begin_again(self, start: Start) -> Life | None:
-        """As ``_begin``, with patience: nobody may be there to run the command again."""
+    async def _begin_patiently(self, start: Start) -> Life | None:
+        """As ``_begin``; nobody may be there to run the command again when what is in the way has gone."""
         for seconds in _PATIENCE_S:
             try:
                 return await self._begin(start)

@@ -153,14 +153,21 @@ def test_without_any_usable_snapshot_the_job_fails_if_it_was_told_to(start_job: 
         assert snapshot in job.said()
 
 
+LISTENING = [*TRAINING, "--listen"]
+
+
+def listening(job: Job) -> tuple[psutil.Process, int]:
+    """The training, and its port."""
+    root = psutil.Process(job.wait_for_pid("root_pid"))
+    return root, next(c.laddr.port for c in root.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+
+
 def test_what_is_taken_by_another_program_undoes_the_rollback_and_begins_nothing_anew(
     start_job: StartJob, undisturbed: Reference
 ) -> None:
-    command = [*TRAINING, "--listen"]
-    job = start_job(command, "--every", "1h")
+    job = start_job(LISTENING, "--every", "1h")
     job.wait_for_step(10)
-    root = psutil.Process(job.wait_for_pid("root_pid"))
-    port = next(c.laddr.port for c in root.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+    _, port = listening(job)
     snapshot = job.dump()
     job.wait_for_progress(5)
     job.kill_everything()
@@ -173,17 +180,15 @@ def test_what_is_taken_by_another_program_undoes_the_rollback_and_begins_nothing
     job.start()
     job.wait_for_restore()
     assert job.finish() == 0
-    assert job.contents() == undisturbed(command).contents
+    assert job.contents() == undisturbed(LISTENING).contents
 
 
 def test_a_watched_training_whose_port_another_program_has_taken_is_waited_for(
     start_job: StartJob, undisturbed: Reference
 ) -> None:
-    command = [*TRAINING, "--listen"]
-    job = start_job(command, "--every", "1h")
+    job = start_job(LISTENING, "--every", "1h")
     job.wait_for_step(10)
-    root = psutil.Process(job.wait_for_pid("root_pid"))
-    port = next(c.laddr.port for c in root.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+    root, port = listening(job)
     snapshot = job.dump()
 
     def taken() -> socket.socket | None:
@@ -197,7 +202,7 @@ def test_a_watched_training_whose_port_another_program_has_taken_is_waited_for(
         assert job.status()["state"] == "backoff"
     assert job.wait_for_restore()["restored_from"] == snapshot
     assert job.finish() == 0
-    assert job.contents() == undisturbed(command).contents
+    assert job.contents() == undisturbed(LISTENING).contents
 
 
 def test_a_snapshot_whose_libraries_have_changed_is_refused_before_anything_is_touched(

@@ -117,9 +117,7 @@ def test_connections_that_iptables_has_forgotten_explain_nothing_at_a_restore() 
         (
             -9,
             False,
-            Explanation(
-                "CRIU was killed by SIGKILL", "look for an out-of-memory kill in the kernel's log", around=True
-            ),
+            Explanation("CRIU was killed by SIGKILL", "look for an out-of-memory kill in the kernel's log"),
         ),
         (
             -9,
@@ -127,10 +125,10 @@ def test_connections_that_iptables_has_forgotten_explain_nothing_at_a_restore() 
             Explanation(
                 "the restore took longer than its time limit",
                 "allow more with --restore-timeout; the whole log is kept beside the snapshot",
-                around=True,
+                mendable=True,
             ),
         ),
-        (127, False, Explanation("CRIU could not be executed", "run `criu-train setup`", around=True)),
+        (127, False, Explanation("CRIU could not be executed", "run `criu-train setup`", mendable=True)),
     ],
 )
 def test_an_end_without_a_word_is_explained(exit_code: int, timed_out: bool, expected: Explanation) -> None:
