@@ -77,16 +77,14 @@ def nothing_stays_behind(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         ]
 
     yield
-    if request.node.failed:
-        end_everything(mark)
-        return
-    with contextlib.suppress(AssertionError):
-        until(lambda: not left(), "nothing to be left", 5.0)
+    if not request.node.failed:
+        with contextlib.suppress(AssertionError):
+            until(lambda: not left(), "nothing to be left", 5.0)
     remains = left()
     end_everything(mark)
     for path in link_remaps() - links_before:
         Path(path).unlink(missing_ok=True)
-    assert not remains, "left behind: " + "; ".join(remains)
+    assert not remains or request.node.failed, "left behind: " + "; ".join(remains)
 
 
 def describe(process: psutil.Process) -> str:

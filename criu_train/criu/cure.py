@@ -132,14 +132,14 @@ class WaysOfLinks:
     def clear(self) -> list[str]:
         """Remove ``link_remap.N``; tells what was removed.
 
-        The caller makes sure that no other CRIU is at work; a link that has another name is left alone.
+        The caller makes sure that no other CRIU is at work. The file may well live on by another name: semaphores of
+        multiprocessing have one until the last process that uses them has ended, and for good where all were killed.
         """
         removed = []
         for directory in self._directories:
             for name in filter(_LINK.fullmatch, os.listdir(directory)):  # noqa: PTH208
                 with suppress(OSError):
-                    info = os.lstat(name, dir_fd=directory)
-                    if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
+                    if stat.S_ISREG(os.lstat(name, dir_fd=directory).st_mode):
                         os.unlink(name, dir_fd=directory)
                         removed.append(name)
         return removed

@@ -27,6 +27,7 @@ class Plan:
         self._held = held
         self._seal = seal
         self._entries = {entry.path: entry for entry in listing.entries}
+        self._remaps = {entry.path for entry in listing.remaps}
         self._rebooted = listing.boot_id != boot_id()
         newer = Newer(listing, evidence)
         self._away = set(newer.paths)
@@ -101,7 +102,7 @@ class Plan:
             return False
         if entry.parts is None:
             return self._settle_unsaved(entry, info)
-        if info is None or not stat.S_ISREG(info.st_mode):
+        if info is None or not stat.S_ISREG(info.st_mode) or self._is_anothers_remap(entry, info):
             self._put(entry, info)
             return True
         if info.st_size < entry.size or not _begins_with(entry, self._seal):
@@ -114,6 +115,10 @@ class Plan:
         elif _meta(info) != (entry.mode, entry.uid, entry.gid, entry.mtime_ns) and self._is_trees(entry, info):
             self._add("meta", entry.path, entry=entry, info=info)
         return False
+
+    def _is_anothers_remap(self, entry: Entry, info: os.stat_result) -> bool:
+        """Whether it may be the link of another job's CRIU that was killed, which may be in use by its other name."""
+        return entry.path in self._remaps and info.st_nlink > 1
 
     def _settle_unsaved(self, entry: Entry, info: os.stat_result | None) -> bool:
         """Without the bytes: a file that only grew can be cut, one that was removed may have another name."""

@@ -287,3 +287,28 @@ def test_an_impatient_user_in_the_middle_of_the_last_dump_leaves_no_links_to_del
     (halt / "go").touch()
     assert job.wait() == 130
     assert link_remaps() == before
+
+
+@pytest.mark.parametrize("earlier", [True, False], ids=["second", "first"])
+def test_links_to_deleted_files_that_a_dump_left_which_died_with_everything_are_not_in_the_way_of_later_dumps(
+    start_job: StartJob, place: Path, earlier: bool
+) -> None:
+    """The semaphores that are linked have other names, which outlive the tree."""
+    halt = place / "halt"
+    halt.mkdir()
+    pool = workload("pool.py", "--start-method", "spawn", "--steps", 1000)
+    before = link_remaps()
+    job = start_job(pool, "--every", "1h", env={"CRIU_TRAIN_HALT_AT": f"dump-frozen:{halt}"})
+    job.wait_for_step(3)
+    dumped = job.dump() if earlier else None
+    (halt / "armed").touch()
+    job.send(signal.SIGUSR1)
+    until((halt / "reached").exists, "the dump")
+    job.kill_everything()
+    assert any(Path(link).stat().st_nlink > 1 for link in link_remaps() - before)
+    (halt / "armed").unlink()
+    job.start()
+    job.wait_for_progress(3)
+    assert job.status()["restored_from"] == dumped
+    job.dump()
+    assert link_remaps() == before

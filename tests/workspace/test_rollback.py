@@ -302,6 +302,29 @@ def test_link_remaps_are_put_back_before_the_restore_and_gone_after_it(shop: Wor
         remap.unlink(missing_ok=True)
 
 
+def test_a_link_remap_that_another_job_has_left_is_not_taken_for_ours_though_it_has_the_same_bytes(
+    shop: Workshop,
+) -> None:
+    remap, others = Path(f"/dev/shm/link_remap.{os.getpid()}"), Path(f"/dev/shm/sem.others.{os.getpid()}")
+    shop.start()
+    draft = shop.precopy()
+    remap.write_bytes(b"semaphore")
+    try:
+        taken = shop.cut(draft, remaps=[(str(remap), "/dev/shm/sem.x")])
+        remap.unlink()
+        shop.kill(at_rest=True)
+        others.write_bytes(b"semaphore")
+        remap.hardlink_to(others)
+        rollback = shop.roll_back(taken)
+        assert remap.read_bytes() == b"semaphore"
+        assert not remap.samefile(others)
+        rollback.commit()
+        assert others.stat().st_nlink == 1
+    finally:
+        remap.unlink(missing_ok=True)
+        others.unlink(missing_ok=True)
+
+
 def test_files_on_another_filesystem_than_the_store_are_kept_and_given_back_exactly(shop: Workshop) -> None:
     place = Path(f"/dev/shm/elsewhere-{os.getpid()}")
     try:
