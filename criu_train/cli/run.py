@@ -47,7 +47,12 @@ def supervision_options(command: Any) -> Any:
                 default="1m",
                 help="When a first snapshot shows whether they work at all, unless the timer comes sooner; 0 for none.",
             ),
-            option("--keep", type=click.IntRange(min=1), default=5, help="How many complete snapshots to keep."),
+            option(
+                "--keep",
+                type=click.IntRange(min=1),
+                default=5,
+                help="How many complete snapshots to keep; more for a while after a restore.",
+            ),
             option("--max-restarts", type=click.IntRange(min=0), default=3, help="Restarts in a row without progress."),
             option(
                 "--progress-limit",

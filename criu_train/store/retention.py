@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from criu_train.store.snapshot import Snapshot
 from criu_train.store.state import Run
@@ -22,17 +22,20 @@ def newest_of(snapshots: Sequence[Snapshot], run: str) -> Snapshot | None:
     return newest_usable([one for one in snapshots if one.manifest is not None and one.manifest.run == run], run)
 
 
-def superfluous(snapshots: Sequence[Snapshot], keep: int, run: Run | None) -> list[Snapshot]:
+def superfluous(
+    snapshots: Sequence[Snapshot], keep: int, run: Run | None, spared: Collection[str] = ()
+) -> list[Snapshot]:
     """What a prune that keeps ``keep`` (at least 1) removes, oldest first; ``run`` is the current one.
 
     Of the complete ones the newest of the run stay, then the newest of other runs, then abandoned ones; so what
-    ``newest_usable`` names always stays. One of each run that it spares stays beside them: what made a restore fail may
-    be found and mended much later. Corrupt ones go once they are older than all that stay; what is incomplete goes.
+    ``newest_usable`` names always stays. ``spared`` (ids) stay beside them, and so does one of each run that the run
+    spares: what made a restore fail may be found and mended much later. Corrupt ones go once they are older than all
+    that are kept; what is incomplete goes.
     """
     complete = [one for one in snapshots if one.status == "complete"]
     ranked = sorted(complete, key=lambda one: _rank(one, run.id if run else None), reverse=True)
-    spared = (newest_of(complete, other) for other in (run.spares if run else ()))
-    kept = {one.id for one in (*ranked[:keep], *spared) if one is not None}
+    left_behind = (newest_of(complete, other) for other in (run.spares if run else ()))
+    kept = {*spared, *(one.id for one in (*ranked[:keep], *left_behind) if one is not None)}
     oldest_kept = min((one.sequence for one in ranked[:keep]), default=0)
     return [
         one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -216,14 +216,20 @@ class Store:
                 )
         self._remove([one for one in snapshots if one.id in wanted], refuse_live=True)
 
-    def prune(self, keep: int) -> list[str]:
+    def kept(self, keep: int) -> frozenset[str]:
+        """The ids of all that a prune would leave."""
+        snapshots, run = self.snapshots(), self.run
+        return frozenset(one.id for one in snapshots) - {one.id for one in superfluous(snapshots, keep, run)}
+
+    def prune(self, keep: int, spared: Collection[str] = ()) -> list[str]:
         """Keep ``keep`` complete snapshots, the current run's first, see ``retention``; returns the ids of the others.
 
+        ``spared``: ids that stay beside them.
         Also sweeps what dead dumps and interrupted deletions left; never touches a draft whose writer lives.
         """
         if keep < 1:
             raise UsageError("at least one snapshot has to stay", tip="use --keep 1 or more")
-        gone = self._remove(superfluous(self.snapshots(), keep, self.run), refuse_live=False)
+        gone = self._remove(superfluous(self.snapshots(), keep, self.run, spared), refuse_live=False)
         forget_journals(self.layout.journals, self.listing())
         return gone
 

@@ -92,6 +92,7 @@ class Watcher:
         self._foresight = foresight
         self._vigil = vigil or Vigil()
         self._rendezvous = rendezvous or Rendezvous(None, cell, limit_s=0)
+        self._earlier: frozenset[str] = frozenset()
         self._skipped = False
         self._late: asyncio.Future[Any] | None = None
 
@@ -107,6 +108,9 @@ class Watcher:
     async def _watch(self) -> Outcome:
         self._tell_schedule()
         await self._vigil.look()
+        if not self._vigil.is_over:
+            with contextlib.suppress(Exception):  # then none goes for the time being
+                self._earlier = await asyncio.to_thread(self._store.kept, self._options.keep + 1)
         while not self._cell.ended.done():
             if self._requests.stop_signal is not None:
                 return await self._stop()
@@ -209,8 +213,10 @@ class Watcher:
 
     def _tidy_up(self) -> None:
         """Old snapshots, and what rollbacks kept that no restore of those left can want to know about."""
-        if self._vigil.is_over:  # before, those that it may have to go back to must stay
+        if self._vigil.is_over:
             self._store.prune(self._options.keep)
+        elif self._earlier:  # those that it may have to go back to stay until it surely moves
+            self._store.prune(self._options.keep, self._earlier)
         oldest = min(datetime.fromisoformat(one.created_at) for one in self._store.snapshots())
         age_s = (datetime.now(UTC) - oldest).total_seconds() + _AN_HOUR_S
         forget_old(self._store.layout.rollback, older_than_s=max(_KEPT_S, age_s), keep=_KEPT_ROLLBACKS)

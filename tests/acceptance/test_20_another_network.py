@@ -29,6 +29,15 @@ def ask(address, port, text):
         one.sendall(text)
         return one.recv(100).decode()
 
+def ask_oneself(listener, text):
+    while True:
+        own, port = listener.getsockname()
+        try:
+            return ask(own, port, text)
+        except OSError:
+            if listener.getsockname()[0] == own:  # else it has moved in between
+                raise
+
 def tell(text):
     try:
         outside.sendall(text)
@@ -44,9 +53,8 @@ ports = [one.getsockname()[1] for one in listeners]
 with open("metrics.jsonl", "a") as metrics, open("where.jsonl", "a") as where:
     for step in range(400):
         text = str(step).encode()
-        own = listeners[2].getsockname()[0]
-        answers = [ask(address, port, text) for address, port in zip(("127.0.0.1", "127.0.0.1", own), ports)]
-        where.write(json.dumps([socket.gethostname(), own, tell(text)]) + "\\n")
+        answers = [ask("127.0.0.1", port, text) for port in ports[:2]] + [ask_oneself(listeners[2], text)]
+        where.write(json.dumps([socket.gethostname(), listeners[2].getsockname()[0], tell(text)]) + "\\n")
         where.flush()
         metrics.write(json.dumps([step, answers, ports]) + "\\n")
         metrics.flush()

@@ -93,6 +93,28 @@ def test_an_older_snapshot_is_tried_when_the_newest_stands_still(start_job: Star
     assert steps_of(job) == list(range(STEPS))
 
 
+def test_a_restored_training_that_is_dumped_all_the_time_keeps_what_it_may_go_back_to_and_no_more_than_that(
+    start_job: StartJob,
+) -> None:
+    """With a dump every half second it is never watched for long enough to be sure that it moves."""
+    job = start_job(TRAINING, "--every", "0.5s", "--keep", "1")
+    os.mkfifo(job.place / "wake")
+    job.wait_for_step(10)
+    for _ in range(2):
+        job.dump()
+    job.kill_everything()
+    earlier = {one["id"] for one in job.complete()}
+    job.start()
+    restored = job.wait_for_restore()["restored_from"]
+    newest = job.newest()
+    until(lambda: job.newest() > newest + 4, "more snapshots", 60.0)
+    left = {one["id"] for one in job.complete()}
+    assert restored in left
+    assert len(left - earlier) <= 2, "the one that is kept, and one that is just being replaced"
+    wake(job)
+    job.kill_everything()
+
+
 def test_when_the_older_one_stands_still_as_well_the_newest_is_left_running(start_job: StartJob) -> None:
     job, [oldest, older, newest], _ = killed(start_job, 3)
     stuck_from(job, 0)

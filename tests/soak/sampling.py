@@ -79,10 +79,12 @@ class Sampler:
         rollback = self._job.store / "rollback"
         kept = list(rollback.iterdir()) if rollback.exists() else []
         saved = list(self._job.store.glob("snapshots/*/files"))
+        snapshots = len(saved) or 1
         parts, _ = extent(*saved)
         files, size = extent(self._job.store, without=(rollback, *(self._job.store / name for name in LOGS)))
-        yield "store: parts of saved files", Reading(parts)
-        yield "store: other files", Reading(files - parts)
+        yield "store: snapshots", Reading(len(saved))
+        yield "a snapshot: parts of saved files", Reading(parts / snapshots)
+        yield "a snapshot: other files", Reading((files - parts) / snapshots)
         yield "store: MiB", Reading(size / (1 << 20))
         if kept:
             files, size = extent(rollback)

@@ -63,10 +63,12 @@ TOLERATED = {
     "init: memory, MiB": 0.5,
     # As much as the largest dump has needed, which depends on how many of the training's processes it met.
     "archivist: memory, MiB": 96,
+    # A restored training that does not surely move yet may have to go back: what there was stays, and one more.
+    "store: snapshots": 3,
     # A file that is appended to has up to 64 parts, then it is cut anew. There are two of these.
-    "store: parts of saved files": 140,
+    "a snapshot: parts of saved files": 70,
     # Images of more processes, and packs, which go once three quarters of their pages are not wanted any more.
-    "store: other files": 30,
+    "a snapshot: other files": 15,
     "store: MiB": 50,
     # Sockets of the workers that there are just then.
     "temporary files": 4,
