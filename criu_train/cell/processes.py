@@ -7,9 +7,26 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+# Where children come and go all the time; a hundredth of these is enough otherwise.
+_READS = 100
+
 
 def children(pid: int) -> list[int]:
-    """Host PIDs of the direct children of every thread of ``pid`` (empty when it is gone)."""
+    """Host PIDs of the direct children of every thread of ``pid`` (empty when it is gone).
+
+    The kernel counts how far it has come in the list, and so passes over one where one before it ends just then
+    (proc_pid_children(5) calls it unreliable). What two readings in a row tell is true: one that was counted and has
+    ended would be in the first only.
+    """
+    found = _read_children(pid)
+    for _ in range(_READS):
+        before, found = found, _read_children(pid)
+        if found == before:
+            break
+    return found
+
+
+def _read_children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

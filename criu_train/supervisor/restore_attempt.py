@@ -19,6 +19,7 @@ import psutil
 from criu_train.cell import processes
 from criu_train.cell.cell import Cell
 from criu_train.cell.launch import KEPT_FD
+from criu_train.cell.records import Ended
 from criu_train.criu.command import restore_command
 from criu_train.criu.connections import FILES, Reconnected
 from criu_train.criu.explain import explain
@@ -46,6 +47,8 @@ from criu_train.workspace.rollback import Rollback, roll_back
 
 # How long a restored tree is looked at before it counts as alive.
 _ALIVE_AFTER_S = 0.3
+# The end of one that is gone is told in a moment.
+_END_IS_TOLD_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -208,21 +211,31 @@ def _undo(rollback: Rollback) -> None:
 
 
 async def _see_alive(cell: Cell) -> None:
-    """Raises RestoreFailedError when the restored tree is gone or stands still from the first moment."""
-    with contextlib.suppress(TimeoutError):
-        ended = await asyncio.wait_for(asyncio.shield(cell.ended), _ALIVE_AFTER_S)
+    """Raises RestoreFailedError when the restored tree is gone or stands still from the first moment.
+
+    One that has come to an end of its own is no failure: it may have been at its last step.
+    """
+    ended = await _end_within(cell, _ALIVE_AFTER_S)
+    if ended is None and processes.start_time(cell.root_pid) is None:
+        ended = await _end_within(cell, _END_IS_TOLD_S)
+        if ended is None:
+            raise RestoreFailedError("the restored training is not there", tip="see the restore log in the store")
+    if ended is not None:
         if ended.code < 0:
             raise (CutShortError if ended.code == -signal.SIGKILL else RestoreFailedError)(
                 f"the restored training was killed by signal {-ended.code} at once",
                 tip="did the machine, its libraries or its devices change since the snapshot?",
             )
         return
-    if cell.root_pid == 0 or processes.start_time(cell.root_pid) is None:
-        raise RestoreFailedError("the restored training is not there", tip="see the restore log in the store")
-    with contextlib.suppress(psutil.NoSuchProcess):  # its end is told in a moment
-        if psutil.Process(cell.root_pid).status() != psutil.STATUS_TRACING_STOP:
-            return
-        raise RestoreFailedError("the restored training stands still", tip="see the restore log in the store")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if psutil.Process(cell.root_pid).status() == psutil.STATUS_TRACING_STOP:
+            raise RestoreFailedError("the restored training stands still", tip="see the restore log in the store")
+
+
+async def _end_within(cell: Cell, seconds: float) -> Ended | None:
+    with contextlib.suppress(TimeoutError):
+        return await asyncio.wait_for(asyncio.shield(cell.ended), seconds)
+    return None
 
 
 def free_range(start: int, taken: set[int], width: int = 64) -> int:
