@@ -29,9 +29,14 @@ def stuck_from(job: Job, step: int) -> None:
 
 
 def wake(job: Job) -> None:
-    """Nothing keeps it any more: the training goes on, and so will others that were stuck."""
+    """Nothing keeps it any more: the training goes on, and so will others that were stuck.
+
+    It waits in open(2), which a dump interrupts: what is open for no longer than that may be missed.
+    """
     (job.place / "stuck-from").unlink(missing_ok=True)
-    os.close(os.open(job.place / "wake", os.O_RDWR))
+    gate = os.open(job.place / "wake", os.O_RDWR)
+    time.sleep(1)
+    os.close(gate)
 
 
 def begun(start_job: StartJob, command: Sequence[str] = TRAINING) -> Job:
