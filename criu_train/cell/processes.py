@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-# Where children come and go all the time; a hundredth of these is enough otherwise.
+# At most; two are enough where nobody comes or goes just then.
 _READS = 100
 
 

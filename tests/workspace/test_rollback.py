@@ -7,7 +7,7 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -285,35 +285,39 @@ def _newest_child(shop: Workshop) -> int:
     raise AssertionError("the background process did not come")
 
 
-def test_link_remaps_are_put_back_before_the_restore_and_gone_after_it(shop: Workshop) -> None:
-    remap = Path(f"/dev/shm/link_remap.{os.getpid()}")
+@pytest.fixture
+def remap() -> Iterator[Path]:
+    """A name as CRIU gives it, which is gone afterwards."""
+    path = Path(f"/dev/shm/link_remap.{os.getpid()}")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def cut_with(remap: Path, shop: Workshop) -> Taken:
+    """A snapshot of which CRIU has linked a deleted file; killed since, the link is gone."""
     shop.start()
     draft = shop.precopy()
     remap.write_bytes(b"semaphore")
-    try:
-        taken = shop.cut(draft, remaps=[(str(remap), "/dev/shm/sem.x")])
-        remap.unlink()
-        shop.kill(at_rest=True)
-        rollback = shop.roll_back(taken)
-        assert remap.read_bytes() == b"semaphore"
-        rollback.commit()
-        assert not remap.exists()
-    finally:
-        remap.unlink(missing_ok=True)
+    taken = shop.cut(draft, remaps=[(str(remap), "/dev/shm/sem.x")])
+    remap.unlink()
+    shop.kill(at_rest=True)
+    return taken
+
+
+def test_link_remaps_are_put_back_before_the_restore_and_gone_after_it(shop: Workshop, remap: Path) -> None:
+    rollback = shop.roll_back(cut_with(remap, shop))
+    assert remap.read_bytes() == b"semaphore"
+    rollback.commit()
+    assert not remap.exists()
 
 
 def test_a_link_remap_that_another_job_has_left_is_not_taken_for_ours_though_it_has_the_same_bytes(
-    shop: Workshop,
+    shop: Workshop, remap: Path
 ) -> None:
-    remap, others = Path(f"/dev/shm/link_remap.{os.getpid()}"), Path(f"/dev/shm/sem.others.{os.getpid()}")
-    shop.start()
-    draft = shop.precopy()
-    remap.write_bytes(b"semaphore")
+    others = Path(f"/dev/shm/sem.others.{os.getpid()}")
+    taken = cut_with(remap, shop)
+    others.write_bytes(b"semaphore")
     try:
-        taken = shop.cut(draft, remaps=[(str(remap), "/dev/shm/sem.x")])
-        remap.unlink()
-        shop.kill(at_rest=True)
-        others.write_bytes(b"semaphore")
         remap.hardlink_to(others)
         rollback = shop.roll_back(taken)
         assert remap.read_bytes() == b"semaphore"
@@ -321,8 +325,7 @@ def test_a_link_remap_that_another_job_has_left_is_not_taken_for_ours_though_it_
         rollback.commit()
         assert others.stat().st_nlink == 1
     finally:
-        remap.unlink(missing_ok=True)
-        others.unlink(missing_ok=True)
+        others.unlink()
 
 
 def test_files_on_another_filesystem_than_the_store_are_kept_and_given_back_exactly(shop: Workshop) -> None:
