@@ -38,7 +38,10 @@ DELAY_S = max(0.2, SECONDS / MOST_STEPS)
 EPOCHS = 1 + int((SECONDS + CALM_LIMIT_S + 30) / DELAY_S / STEPS_A_EPOCH)
 COMMAND = workload("rested_digits.py", "--epochs", EPOCHS, "--delay", f"{DELAY_S:.3f}")
 # It dies more often than any training does, at times before its next snapshot.
-OPTIONS = ("--every", DUMPED_EVERY, "--keep", "2", "--max-restarts", "1000")
+KEEP = 2
+OPTIONS = ("--every", DUMPED_EVERY, "--keep", str(KEEP), "--max-restarts", "1000")
+# Those kept, those kept at a restore with an older one, and one that can't be read any more.
+MOST_SNAPSHOTS = KEEP + KEEP + 1 + 1
 # The others set everybody's clock, need a control group, leave files behind, or wait for the one right moment.
 SUDDEN = [one for one in DISASTERS if not one.sets_clock and not one.name.startswith(("oom", "eio", "many"))]
 
@@ -164,5 +167,7 @@ def test_disasters_again_and_again_change_nothing_and_nothing_grows(
     assert job.output() == undisturbed(COMMAND).output
     assert len({snapshot["run"] for snapshot in job.complete()}) == 1, f"a cold start\n{job.history()}"
     assert all(record.series[f"{who}: descriptors"].lives for who in WATCHED), "nobody was seen long enough"
+    most = max(point.value for point in record.series["store: snapshots"].points)
+    assert most <= MOST_SNAPSHOTS, f"{most:g} snapshots at a time"
     growing = [f"{one.name} by {one.growth:.3g}, {one.tolerated:g} tolerated" for one in several if not one.flat]
     assert not growing, f"growing: {'; '.join(growing)}"
