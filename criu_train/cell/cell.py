@@ -201,9 +201,9 @@ class Cell:
         return int((await ended)["code"])
 
     async def release(self) -> None:
-        """What a killed CRIU left is mended: everybody whom init holds because of it goes on.
+        """What a CRIU that broke off has left is mended: everybody whom init holds because of it goes on.
 
-        A CriuExit that was ``killed`` may mean so; without this call they go on by themselves after ten seconds.
+        Without this call they go on by themselves after ten seconds.
         """
         with contextlib.suppress(CellLostError):
             self._link.send("release")

@@ -18,6 +18,8 @@ from criu_train.cell.launch import start_helper
 _STOPPED_GRACE_S = 1.0
 # What CRIU gets to fail by itself after a "no", and what the kernel gets to end it after SIGKILL.
 _FAILING_S, _DYING_S = 1.0, 10.0
+# What CRIU logs last of all when it has failed and put everything right again (cr_dump_finish in criu/cr-dump.c).
+_LAST_WORD, _TAIL_BYTES = b"Dumping FAILED.", 4096
 
 
 class CriuChild:
@@ -32,6 +34,7 @@ class CriuChild:
         self.timed_out = False
         self.was_stopped = False
         self._killed = False
+        self._log = ""
         self.ask_fd = self._answer_fd = -1
         self._stopped_at: float | None = None
         if hook is not None:
@@ -45,7 +48,8 @@ class CriuChild:
                 raise
 
     def start(self, argv: list[str], nice: int, stderr: str, keep: int = -1) -> None:
-        """``keep``: a descriptor for it. Raises OSError when no process can be had."""
+        """``stderr``: its log. ``keep``: a descriptor for it. Raises OSError when no process can be had."""
+        self._log = stderr
         # A dump killed for want of memory can take the tree along. A restore must run at 0: a saved 0 is not set again.
         oom_score_adj = -900 if self.ask_fd >= 0 else 0
         self.pid = start_helper(argv, nice, oom_score_adj, stderr, keep)
@@ -69,11 +73,21 @@ class CriuChild:
             return None
         with contextlib.suppress(OSError):  # action scripts that a dead CRIU has left
             os.killpg(self.pid, signal.SIGKILL)
+        # One that notices that its tasks are being held exits with 1, just before the SIGKILL that this was for.
+        code = -signal.SIGKILL if self._killed else os.waitstatus_to_exitcode(status)
         return {
-            "code": os.waitstatus_to_exitcode(status),
+            "code": code,
             "timed_out": self.timed_out,
             "was_stopped": self.was_stopped,
+            "broke_off": code < 0 or (code > 0 and self.ask_fd >= 0 and not self._failed_in_order()),
         }
+
+    def _failed_in_order(self) -> bool:
+        """Else it left in the middle: it does when a task that it works on is killed or stopped by others."""
+        with contextlib.suppress(OSError), open(self._log, "rb") as file:  # noqa: PTH123
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            return _LAST_WORD in file.read()
+        return False
 
     def check(self, held: Held) -> None:
         """Called now and then, and when ``deadline`` is reached. ``held`` is who stands while CRIU is killed."""

@@ -244,12 +244,12 @@ class Init:
         if (ended := criu.changed(status)) is None:
             return
         self._criu = None
-        if ended["code"] < 0:
-            self._guard.attempt(self._held.hold, criu.pid)  # killed by somebody else: the sooner the better
+        if ended["broke_off"]:
+            self._guard.attempt(self._held.hold, criu.pid)  # not by us, perhaps: the sooner the better
         self._guard.attempt(self._watch.heed, criu.pid)
         self._let_go_of(criu)
         self._channel.tell("criu_ended", **ended, problem="")
-        if ended["code"] >= 0 or not self._channel.connected:
+        if not ended["broke_off"] or not self._channel.connected:
             self._held.release()
         if not self._channel.connected:
             self._helper.undo_alone()

@@ -73,13 +73,15 @@ class Ended:
 class CriuExit:
     """How one CRIU ended: ``code`` is its exit code, or -n for signal n.
 
-    ``problem`` tells why it could not even be started (then ``code`` is 126), and is empty otherwise.
+    ``problem`` tells why it could not even be started (then ``code`` is 126), and is empty otherwise. ``broke_off``: it
+    ended in the middle of its work, killed or not, and put nothing right; everybody is held until the cell is released.
     """
 
     code: int
     timed_out: bool
     was_stopped: bool
     problem: str = ""
+    broke_off: bool = False
 
     @property
     def killed(self) -> bool:

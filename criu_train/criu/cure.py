@@ -1,12 +1,12 @@
-"""Putting a tree right again after a CRIU that was killed in the middle of its dump.
+"""Putting a tree right again after a CRIU that was killed, or left, in the middle of its dump.
 
 Such a CRIU leaves four things behind: TCP sockets in repair mode (they neither send nor receive), a rule set that
 drops their packets, links to deleted files, and, when it was killed at a bad moment, stopped tasks. Each alone can hang
 a training for ever without a word. Everything is found anew in the kernel; the log only tells what the rules are
 called, so that those of another CRIU at work on this machine stay.
 
-A CRIU that has to be killed is killed between ``hold`` and ``cure``: its tasks run on in the very instant it dies, and
-one that then reads from a socket in repair mode gets EPERM, which few programs survive. Held ones notice nothing.
+Until the cure is done everybody has to be held (``cell.hold``): the tasks of a CRIU that dies run on in that instant,
+and one that then reads from a socket in repair mode gets EPERM, which few programs survive. Held ones notice nothing.
 
 Limits: a task that had been stopped on purpose before the dump goes on as well, and a socket that came out of repair
 mode has SO_REUSEADDR set, whatever it was before: repair mode overwrites it.
@@ -36,13 +36,6 @@ _CALL_LIMIT_S = 10.0
 _LINK = re.compile(r"link_remap\.\d+")
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def hold(pids: Sequence[int]) -> None:
-    """Stop these tasks before the CRIU that has seized them is killed; ``cure`` lets them go on."""
-    for pid in pids:
-        with suppress(OSError):
-            os.kill(pid, signal.SIGSTOP)
 
 
 def cure(pids: Sequence[int], *, log: str) -> list[str]:

@@ -65,7 +65,7 @@ class CriuAtWork:
             # A dump that ends the tree leaves its network lock for a restore to lift, which may never come; but
             # without it peers that are to be kept would be told that nobody is there any more.
             kept = ended.code == 0 and self._context.options.tcp == "keep"
-            clean = not ended.killed and (self._leave_running or kept)
+            clean = not ended.broke_off and (self._leave_running or kept)
         finally:
             if not clean:
                 everyone = [*cell.tree(), *cell.strays()]

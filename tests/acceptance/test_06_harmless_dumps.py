@@ -122,6 +122,20 @@ def test_a_run_whose_criu_was_killed_ends_as_if_nothing_had_happened(
     assert job.contents() == undisturbed(command).contents
 
 
+def test_connections_work_on_when_another_process_is_killed_while_criu_dumps(start_job: StartJob) -> None:
+    """CRIU gives up then in the middle of its work, and clears nothing up."""
+    beside = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *talking("--memory", BIG_MIB)]
+    job = start_job(beside, "--every", "1h")
+    job.wait_for_step(5)
+    [sleeper] = [task for task in psutil.Process(job.wait_for_pid("root_pid")).children() if task.name() == "sleep"]
+    job.send(signal.SIGUSR1)
+    streaming(job)
+    sleeper.kill()
+    wait_for_the_end_of_the_dump(job)
+    assert_unharmed(job)
+    assert job.status()["restarts"] == 0
+
+
 def test_a_descriptor_that_criu_cannot_handle_is_named_and_costs_nothing(start_job: StartJob, place: Path) -> None:
     wish = place / "undumpable"
     wish.touch()

@@ -20,6 +20,7 @@ from criu_train.criu.command import restore_command
 from criu_train.criu.cure import cure
 from criu_train.criu.find import find_criu
 from criu_train.errors import CommandNotRunnableError
+from criu_train.supervisor.hook import prepare_hook
 
 pytestmark = pytest.mark.criu
 
@@ -29,7 +30,8 @@ async def test_the_training_gets_its_own_session_and_only_the_standard_descripto
     async with cell_at(place) as cell:
         await launch(cell, place, "sleep", "60")
         assert processes.pid_in_cell(cell.root_pid) == FIRST_PID
-        assert sorted(os.listdir(f"/proc/{cell.root_pid}/fd")) == ["0", "1", "2"]
+        fds = Path(f"/proc/{cell.root_pid}/fd")  # a program that has just begun still opens its libraries
+        until(lambda: sorted(os.listdir(fds)) == ["0", "1", "2"], "three descriptors and no more", 5)
         assert os.readlink(f"/proc/{cell.root_pid}/fd/0") == "/dev/null"
         assert os.getsid(cell.root_pid) == cell.root_pid
     for end in keep:
@@ -102,8 +104,9 @@ async def test_a_cut_that_is_refused_fails_the_dump_and_the_tree_goes_on(place: 
     async with cell_at(place) as cell:
         await launch(cell, place, "sh", "-c", COUNT)
         command = dump(place, "images")
-        ended = await cell.criu(command, limit_s=30, stderr=place / "err", hook=place / ".hook", at_cut=refuse)
+        ended = await cell.criu(command, limit_s=30, stderr=place / "images.log", hook=place / ".hook", at_cut=refuse)
         assert ended.code != 0
+        assert not ended.broke_off
         assert await grows(place / "output.log")
 
 
@@ -115,9 +118,9 @@ async def test_a_cut_that_takes_too_long_is_ended_by_crius_own_failure_and_not_b
     async with cell_at(place) as cell:
         await launch(cell, place, "sh", "-c", COUNT)
         command = dump(place, "images")
-        ended = await cell.criu(command, limit_s=1, stderr=place / "err", hook=place / ".hook", at_cut=never)
+        ended = await cell.criu(command, limit_s=1, stderr=place / "images.log", hook=place / ".hook", at_cut=never)
         assert ended.timed_out
-        assert not ended.killed
+        assert not ended.broke_off
         assert ended.code != 0
         assert await grows(place / "output.log")
 
@@ -132,12 +135,27 @@ async def test_a_criu_that_must_be_killed_leaves_the_tree_held_until_it_is_cured
     async with cell_at(place) as cell:
         await launch(cell, place, "sh", "-c", COUNT)
         command = dump(place, "images")
-        ended = await cell.criu(command, limit_s=1, stderr=place / "err", hook=place / ".hook", at_cut=hang)
+        ended = await cell.criu(command, limit_s=1, stderr=place / "images.log", hook=place / ".hook", at_cut=hang)
         assert ended.timed_out
         assert ended.killed
         root = psutil.Process(cell.root_pid)
         until(lambda: root.status() == psutil.STATUS_STOPPED, "it to be held", 5)  # it needs a processor for that
         cure(cell.tree(), log=(place / "images.log").read_text())
+        await cell.release()
+        assert await grows(place / "output.log")
+
+
+async def test_a_criu_that_leaves_in_the_middle_leaves_the_tree_held_until_it_is_cured(place: Path) -> None:
+    prepare_hook(place / ".hook")
+    async with cell_at(place) as cell:
+        await launch(cell, place, "sh", "-c", COUNT)
+        assert await grows(place / "output.log")
+        ended = await cell.criu(
+            ["/bin/sh", "-c", "echo Dumping; exit 1"], limit_s=30, stderr=place / "images.log", hook=place / ".hook"
+        )
+        assert (ended.code, ended.killed, ended.broke_off) == (1, False, True)
+        root = psutil.Process(cell.root_pid)
+        until(lambda: root.status() == psutil.STATUS_STOPPED, "it to be held", 5)
         await cell.release()
         assert await grows(place / "output.log")
 

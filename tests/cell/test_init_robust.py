@@ -73,7 +73,7 @@ async def yes(_: Cut) -> bool:
 
 async def run_dump(cell: Cell, place: Path, name: str, at_cut: Any = yes, limit_s: float = 30) -> CriuExit:
     command = dump(place, name)
-    return await cell.criu(command, limit_s=limit_s, stderr=place / "err", hook=place / ".hook", at_cut=at_cut)
+    return await cell.criu(command, limit_s=limit_s, stderr=place / f"{name}.log", hook=place / ".hook", at_cut=at_cut)
 
 
 async def state_becomes(pid: int, state: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from trial import ROOT_PID, Cell, cell, lines, python, script, until
 
 from criu_train.criu.command import dump_command
-from criu_train.criu.cure import cure, hold
+from criu_train.criu.cure import cure
 from criu_train.criu.find import Criu
 from criu_train.criu.nftables import delete_inet_table, inet_tables
 from criu_train.doctor import probe_tree
@@ -55,7 +55,8 @@ def dump_and_kill(criu: Criu, tree: Cell, place: Path, *, held: bool) -> str:
     with tree.start_criu(command) as nsenter:
         until((place / "frozen").exists)
         if held:
-            hold(pids)
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
         dying = nsenter.children()[0]
         for process in [dying, *dying.children(recursive=True)]:
             process.kill()
