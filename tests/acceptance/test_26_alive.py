@@ -186,8 +186,9 @@ def test_a_training_that_takes_its_time_is_left_alone_and_gets_no_snapshots_befo
     there = job.newest()
     time.sleep(0.3 * LIMIT_S)
     assert job.newest() == there
-    assert {one["id"] for one in job.complete()} >= set(ids)
+    left = {marker.parent.name for marker in job.store.glob("snapshots/*/COMPLETE")}  # asking us takes too long here
     wake(job)
+    assert left >= set(ids)
     assert job.wait_for_snapshot(after=there)["trigger"] == "timer"
     time.sleep(LIMIT_S)
     assert events(job, "stood_still") == []
