@@ -162,6 +162,7 @@ class Cell:
     ) -> CriuExit:
         """Run CRIU inside the cell under a time limit.
 
+        ``stderr``: the file that CRIU logs to as well; its last words there tell whether it failed in order.
         ``terminal``: where the output of a new terminal of this size goes, whose slave CRIU gets as KEPT_FD.
 
         ``hook`` is the directory of the action script's FIFOs and ``at_cut`` what to do while the tree stands still;

@@ -73,8 +73,10 @@ class CriuChild:
             return None
         with contextlib.suppress(OSError):  # action scripts that a dead CRIU has left
             os.killpg(self.pid, signal.SIGKILL)
-        # One that notices that its tasks are being held exits with 1, just before the SIGKILL that this was for.
-        code = -signal.SIGKILL if self._killed else os.waitstatus_to_exitcode(status)
+        code = os.waitstatus_to_exitcode(status)
+        if self._killed and code > 0:
+            # It saw its tasks being held, and left just before the SIGKILL that they were held for.
+            code = -signal.SIGKILL
         return {
             "code": code,
             "timed_out": self.timed_out,

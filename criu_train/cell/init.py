@@ -245,7 +245,7 @@ class Init:
             return
         self._criu = None
         if ended["broke_off"]:
-            self._guard.attempt(self._held.hold, criu.pid)  # not by us, perhaps: the sooner the better
+            self._guard.attempt(self._held.hold, criu.pid)  # if not done yet: the sooner the better
         self._guard.attempt(self._watch.heed, criu.pid)
         self._let_go_of(criu)
         self._channel.tell("criu_ended", **ended, problem="")

@@ -5,8 +5,9 @@ drops their packets, links to deleted files, and, when it was killed at a bad mo
 a training for ever without a word. Everything is found anew in the kernel; the log only tells what the rules are
 called, so that those of another CRIU at work on this machine stay.
 
-Until the cure is done everybody has to be held (``cell.hold``): the tasks of a CRIU that dies run on in that instant,
-and one that then reads from a socket in repair mode gets EPERM, which few programs survive. Held ones notice nothing.
+Until the cure is done everybody has to be held (``cell/hold.py``): the tasks of a CRIU that dies run on in that
+instant, and one that then reads from a socket in repair mode gets EPERM, which few programs survive. Held ones notice
+nothing.
 
 Limits: a task that had been stopped on purpose before the dump goes on as well, and a socket that came out of repair
 mode has SO_REUSEADDR set, whatever it was before: repair mode overwrites it.
