@@ -22,6 +22,7 @@ _LOOK_S = 0.001
 _LEISURELY_S = 0.01
 # A supervisor that gave no sign for so long is gone, and nobody will tell us to go on.
 _LOST_S = 10.0
+_UNDER_WAY = (Phase.GATHERING, Phase.PREPARING, Phase.CUTTING)
 
 
 class Member:
@@ -133,12 +134,8 @@ class Member:
             self._words[layout.PARKED] = self._words[layout.READY] = 0
 
     def _stand(self, number: int) -> Phase | None:
-        watch, prepared, phase = _Watch(self._told), False, Phase.NONE
-        digest = ""
+        watch, prepared, digest = _Watch(self._told), False, ""
         while True:
-            if self._told[layout.GENERATION] != self.generation:
-                self._after_restore(digest)
-                return None
             phase = self._phase(number)
             if phase is Phase.PREPARING and not prepared:
                 prepared = True
@@ -146,10 +143,16 @@ class Member:
                 digest = self._tell_digest()
                 self._words[layout.READY] = number
                 watch = _Watch(self._told)
-            elif phase not in (Phase.GATHERING, Phase.PREPARING, Phase.CUTTING) or watch.is_lost():
-                break
-            else:
+            elif phase in _UNDER_WAY and self.restores == self.generation and not watch.is_lost():
                 time.sleep(_LOOK_S)
+            else:
+                break
+        # The cut can fall between any two of these lines. While this is set a snapshot counts on our digest, and who
+        # restores it waits until it is made again; so it is taken back before we look for the last time.
+        self._words[layout.READY] = 0
+        if self.restores != self.generation:
+            self._after_restore(digest)
+            return None
         if prepared:
             run_all(self._hooks.after_dump)
         return phase

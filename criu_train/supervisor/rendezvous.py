@@ -141,10 +141,10 @@ class Rendezvous:
         self._end(meeting, Phase.COMPLETE if problem is None else Phase.FAILED, problem or "")
 
     def confirm(self, meeting: Meeting) -> None:
-        """The tree stands still: only of those who are parked now the digest is of what is in the dump."""
+        """The tree stands still: only of those who are ready now the digest is of what is in the dump."""
         if self._files is not None and meeting.digests:
-            parked = {str(pid) for pid, one in self._files.members().items() if one.parked == meeting.round}
-            meeting.digests = {pid: digest for pid, digest in meeting.digests.items() if pid in parked}
+            ready = {str(pid) for pid, one in self._files.members().items() if one.ready == meeting.round}
+            meeting.digests = {pid: digest for pid, digest in meeting.digests.items() if pid in ready}
 
     @asynccontextmanager
     async def meeting(self, snapshot: str, limit_s: float = math.inf) -> AsyncIterator[Meeting]:

@@ -152,10 +152,10 @@ def test_a_pytorch_job_with_spawned_workers_lives_through_a_reboot(
 
 @pytest.mark.torch
 def test_two_jobs_side_by_side_are_killed_and_restored_crosswise(start_job: StartJob, undisturbed: Reference) -> None:
-    torch_command = workload("examples/digits/train.py", "--epochs", 10, "--delay", 0.03)
     java = shutil.which("java")
     assert java is not None, "the JVM workload needs a JDK"
-    jvm_command = [java, "-XX:+UseSerialGC", "-Xmx128m", str(WORKLOADS / "Descent.java"), "900", "40"]
+    torch_command = workload("examples/digits/train.py", "--epochs", 10, "--delay", 0.2)
+    jvm_command = [java, "-XX:+UseSerialGC", "-Xmx128m", str(WORKLOADS / "Descent.java"), "900", "100"]
     torch = start_job(torch_command, "--every", "1h", name="torch")
     torch.wait_for_step(1)  # it takes its time to start
     jvm = start_job(jvm_command, "--every", "1h", name="jvm")
@@ -170,14 +170,13 @@ def test_two_jobs_side_by_side_are_killed_and_restored_crosswise(start_job: Star
     torch.wait_for_progress(5)
     jvm.start()
     jvm.wait_for_restore()
-    torch.dump()
-    jvm.dump()
-    jvm.kill_everything()
-    torch.kill_everything()
+    for job in (torch, jvm):
+        job.dump()
+        job.kill_everything()
     jvm.start()
     torch.start()
     for job in (torch, jvm):
         job.wait_for_restore()
-    for job in (torch, jvm):
+    for job, alone in ((torch, [*torch_command[:-1], "0"]), (jvm, jvm_command)):
         assert job.finish(120) == 0
-        assert job.contents() == undisturbed(job.command).contents
+        assert job.contents() == undisturbed(alone).contents

@@ -347,6 +347,57 @@ def test_a_digest_is_made_at_the_dump_and_again_after_the_restore(files: HookFil
     again.close()
 
 
+class Stepped:
+    """Words shared with the supervisor; ``step`` is called before each one is read or written."""
+
+    def __init__(self, words: memoryview[int], step: Callable[[], None]) -> None:
+        self._words = words
+        self._step = step
+
+    def __getitem__(self, at: int) -> int:
+        self._step()
+        return self._words[at]
+
+    def __setitem__(self, at: int, word: int) -> None:
+        self._step()
+        self._words[at] = word
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("moment", range(12))
+def test_wherever_the_cut_falls_a_digest_that_the_snapshot_counts_on_is_made_again(
+    files: HookFiles, hooks: Hooks, one: Member, monkeypatch: pytest.MonkeyPatch, moment: int, lost: bool
+) -> None:
+    lives, left, counted = [files], itertools.count(moment, -1), False
+
+    def step() -> None:
+        nonlocal counted
+        if cutting.is_set() and next(left) == 0:
+            cut = files.members()[os.getpid()]
+            counted = cut.ready == files.round
+            lives.append(restored(files, 1))
+
+    cutting, state = threading.Event(), ["the same"]
+    hooks.digests.append(lambda: state[0])
+    monkeypatch.setattr(one, "_told", Stepped(one._told, step))
+    monkeypatch.setattr(one, "_words", Stepped(one._words, step))
+    files.begin(NEXT_REPORT, "id")
+    thread = threading.Thread(target=one.report, args=(1, None, {}))
+    thread.start()
+    meet(files)
+    if lost:
+        monkeypatch.setattr(member, "_LOST_S", -1.0)
+    cutting.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    cutting.clear()
+    assert len(lives) == 2 or lost
+    after = lives[-1].members()[os.getpid()]
+    assert after.digested == 2 or not counted
+    assert (after.parked, after.ready) == (0, 0)
+    lives[-1].close()
+
+
 def test_from_a_state_that_is_another_not_one_step_is_made(
     files: HookFiles, hooks: Hooks, one: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
