@@ -269,6 +269,16 @@ class Job:
         finally:
             (self.place / "hurry").unlink()
 
+    @contextlib.contextmanager
+    def ambling(self) -> Iterator[None]:
+        """On a busy machine it takes long to pack a snapshot: meanwhile the training is not to come to its end."""
+        amble = self.place / "amble"
+        amble.touch()
+        try:
+            yield
+        finally:
+            amble.unlink()
+
     def _until(self, condition: Callable[[], T], what: str, deadline_s: float) -> T:
         def holds() -> T:
             value = condition()
@@ -293,7 +303,8 @@ class Job:
 
     def dump(self) -> str:
         """``criu-train dump``; returns the id it prints."""
-        told = self.tell("dump", limit_s=120.0)
+        with self.ambling():
+            told = self.tell("dump", limit_s=120.0)
         assert told.code == 0, told.text + self.history()
         return told.out.split()[-1]
 

@@ -67,7 +67,7 @@ def test_the_timer_gives_one_snapshot_after_another(start_job: StartJob) -> None
     assert first["trigger"] == second["trigger"] == "timer"
     assert first["id"] < second["id"]
     assert 3 < time.monotonic() - begin < 15
-    assert job.status()["next_dump_at"] is not None
+    until(lambda: job.status()["next_dump_at"], "a time for the next dump, which is told between two dumps")
 
 
 def test_the_dump_command_waits_for_its_snapshot_and_prints_its_id(start_job: StartJob) -> None:

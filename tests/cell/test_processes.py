@@ -8,9 +8,9 @@ import time
 
 from criu_train.cell import processes
 
-# Six children that end within a moment, and behind them one that stays for a while; then all anew.
+# Six children that end within a moment, and behind them one that stays until a line comes; then all anew.
 COMING_AND_GOING = """
-import os, signal, time
+import os, signal, sys, time
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 while True:
     for number in range(6):
@@ -19,10 +19,10 @@ while True:
             os._exit(0)
     stays = os.fork()
     if stays == 0:
-        time.sleep(1)
+        time.sleep(10)
         os._exit(0)
     print(stays, flush=True)
-    time.sleep(0.02)
+    sys.stdin.readline()
     os.kill(stays, signal.SIGKILL)
 """
 
@@ -30,12 +30,13 @@ while True:
 def test_a_child_is_found_also_while_others_before_it_end() -> None:
     """The kernel itself passes it over at times: it counts how far it has come, and those it counts become fewer."""
     argv = [sys.executable, "-c", COMING_AND_GOING]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as parent:
         try:
-            assert parent.stdout is not None
+            assert parent.stdin is not None and parent.stdout is not None
             for line, _ in zip(parent.stdout, range(150), strict=False):
                 until = time.monotonic() + 0.008
                 while time.monotonic() < until:
                     assert int(line) in processes.children(parent.pid)
+                parent.stdin.write("\n")
         finally:
             parent.kill()
