@@ -236,9 +236,10 @@ class Job:
 
     def wait_for_snapshot(self, after: int = 0, deadline_s: float = 60.0) -> dict[str, Any]:
         """Wait for a complete snapshot with a sequence number above ``after``; return it as listed."""
-        number = self._until(
-            lambda: self.newest() > after and self.newest(), f"a snapshot after number {after}", deadline_s
-        )
+        with self._ambling():
+            number = self._until(
+                lambda: self.newest() > after and self.newest(), f"a snapshot after number {after}", deadline_s
+            )
         return next(s for s in self.snapshots() if s["id"].endswith(f"-{number:06d}"))
 
     def wait_for_state(self, state: str, deadline_s: float = 60.0) -> dict[str, Any]:
@@ -270,7 +271,7 @@ class Job:
             (self.place / "hurry").unlink()
 
     @contextlib.contextmanager
-    def ambling(self) -> Iterator[None]:
+    def _ambling(self) -> Iterator[None]:
         """On a busy machine it takes long to pack a snapshot: meanwhile the training is not to come to its end."""
         amble = self.place / "amble"
         amble.touch()
@@ -303,7 +304,7 @@ class Job:
 
     def dump(self) -> str:
         """``criu-train dump``; returns the id it prints."""
-        with self.ambling():
+        with self._ambling():
             told = self.tell("dump", limit_s=120.0)
         assert told.code == 0, told.text + self.history()
         return told.out.split()[-1]
