@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -65,4 +66,9 @@ def test_a_run_with_dumps_failures_deaths_and_restores_is_told_from_its_first_st
     for event in told(job, "progress", "restored"):
         assert event["step"] is not None and (event["event"] == "restored" or event["step"] >= step), event
         step = event["step"]
+    begun = {one["id"]: datetime.fromisoformat(one["created_at"]) for one in job.complete()}
+    for event in told(job, "dumped"):
+        ways = told(job, "progress", "restored")
+        before = [one["step"] for one in ways if datetime.fromisoformat(one["at"]) < begun[event["snapshot"]]]
+        assert before and event["step"] is not None and event["step"] >= before[-1], event
     assert told(job, "progress")[-1]["step"] == 2999

@@ -377,8 +377,8 @@ def test_wherever_the_cut_falls_a_digest_that_the_snapshot_counts_on_is_made_aga
             counted = cut.ready == files.round
             lives.append(restored(files, 1))
 
-    cutting, state = threading.Event(), ["the same"]
-    hooks.digests.append(lambda: state[0])
+    cutting = threading.Event()
+    hooks.digests.append(lambda: "the same")
     monkeypatch.setattr(one, "_told", Stepped(one._told, step))
     monkeypatch.setattr(one, "_words", Stepped(one._words, step))
     files.begin(NEXT_REPORT, "id")
