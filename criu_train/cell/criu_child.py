@@ -9,9 +9,10 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
-from criu_train.cell.hold import Held
+from criu_train.cell.last_stop import go_on, status_at_exit, trace_exit
 from criu_train.cell.launch import start_helper
 
 # A stopped CRIU keeps the tree frozen; whoever stopped it by hand has this long before it is told to go on.
@@ -25,16 +26,18 @@ _LAST_WORD, _TAIL_BYTES = b"Dumping FAILED.", 4096
 class CriuChild:
     """``hook``: the directory with the FIFOs ``ask`` and ``answer``, None where nothing is asked.
 
-    Raises OSError when these can't be opened.
+    ``hold`` gets its PID when it breaks off in the middle of its work; where it is traced, before anything of it is
+    gone. It must not raise. Raises OSError when the FIFOs can't be opened.
     """
 
-    def __init__(self, limit_s: float, hook: str | None) -> None:
+    def __init__(self, limit_s: float, hook: str | None, hold: Callable[[int], object]) -> None:
         self.pid = 0
         self.deadline = time.monotonic() + limit_s
         self.timed_out = False
         self.was_stopped = False
-        self._killed = False
         self._log = ""
+        self._hold = hold
+        self._traced = False
         self.ask_fd = self._answer_fd = -1
         self._stopped_at: float | None = None
         if hook is not None:
@@ -53,6 +56,7 @@ class CriuChild:
         # A dump killed for want of memory can take the tree along. A restore must run at 0: a saved 0 is not set again.
         oom_score_adj = -900 if self.ask_fd >= 0 else 0
         self.pid = start_helper(argv, nice, oom_score_adj, stderr, keep)
+        self._traced = self.ask_fd >= 0 and trace_exit(self.pid)
 
     def take_question(self) -> None:
         """The action script has written to ``ask_fd``."""
@@ -66,23 +70,40 @@ class CriuChild:
     def changed(self, status: int) -> dict[str, Any] | None:
         """Take in what waitpid said; returns how it ended once it has."""
         if os.WIFSTOPPED(status):
-            self._stopped_at, self.was_stopped = time.monotonic(), True
+            self._stopped(status)
             return None
         if os.WIFCONTINUED(status):
             self._stopped_at = None
             return None
+        broke_off = self._breaks_off(status)
+        if broke_off:  # again: they may have had children, and not everywhere may we trace
+            self._hold(self.pid)
         with contextlib.suppress(OSError):  # action scripts that a dead CRIU has left
             os.killpg(self.pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(status)
-        if self._killed and code > 0:
-            # It saw its tasks being held, and left just before the SIGKILL that they were held for.
-            code = -signal.SIGKILL
         return {
-            "code": code,
+            "code": os.waitstatus_to_exitcode(status),
             "timed_out": self.timed_out,
             "was_stopped": self.was_stopped,
-            "broke_off": code < 0 or (code > 0 and self.ask_fd >= 0 and not self._failed_in_order()),
+            "broke_off": broke_off,
         }
+
+    def _stopped(self, status: int) -> None:
+        stands = True
+        if self._traced:
+            with contextlib.suppress(ProcessLookupError):  # killed since: another stop is to come
+                end = status_at_exit(self.pid, status)
+                if end is not None and self._breaks_off(end):
+                    self._hold(self.pid)
+                stands = go_on(self.pid, status)
+        if not stands:
+            self._stopped_at = None
+        elif self._stopped_at is None:
+            self._stopped_at, self.was_stopped = time.monotonic(), True
+
+    def _breaks_off(self, status: int) -> bool:
+        """Whether an end with this status comes in the middle of its work."""
+        code = os.waitstatus_to_exitcode(status)
+        return code < 0 or (code > 0 and self.ask_fd >= 0 and not self._failed_in_order())
 
     def _failed_in_order(self) -> bool:
         """Else it left in the middle: it does when a task that it works on is killed or stopped by others."""
@@ -91,8 +112,8 @@ class CriuChild:
             return _LAST_WORD in file.read()
         return False
 
-    def check(self, held: Held) -> None:
-        """Called now and then, and when ``deadline`` is reached. ``held`` is who stands while CRIU is killed."""
+    def check(self) -> None:
+        """Called now and then, and when ``deadline`` is reached."""
         now = time.monotonic()
         if self._stopped_at is not None and now > self._stopped_at + _STOPPED_GRACE_S:
             self._stopped_at = None
@@ -107,10 +128,6 @@ class CriuChild:
             self.answer(False)
             return
         self.deadline = now + _DYING_S
-        if not self._killed:
-            # Without CRIU the tasks would run on with connections it has taken apart; the supervisor mends these.
-            self._killed = True
-            held.hold(self.pid)
         os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:

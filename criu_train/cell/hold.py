@@ -7,18 +7,20 @@ the supervisor says so, when it is gone, or when it has not said so for a while.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from criu_train.cell.keep import KeptSockets
-
 # How long the supervisor has to mend what a killed CRIU left.
 _MENDING_S = 10.0
 # A task may fork while the others are being stopped; its child is found in the next round.
 _ROUNDS = 5
+_TGKILL = 234  # x86-64
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Task(NamedTuple):
@@ -35,7 +37,6 @@ class Held:
         self._stopped_before: frozenset[_Task] = frozenset()
         self._tasks: set[_Task] = set()
         self._until = float("inf")
-        self.sockets = KeptSockets()
 
     def note_stopped(self) -> None:
         """Call before CRIU starts: who is stopped now is so on somebody's wish and stays so."""
@@ -49,7 +50,7 @@ class Held:
             if not new:
                 break
             for task in new:
-                _signal(task, signal.SIGSTOP)
+                _stop(task)
             self._tasks |= new
         self.count_down()
 
@@ -67,13 +68,15 @@ class Held:
         tasks, self._tasks = self._tasks, set()
         present = {task for task, _, _ in _tasks()}
         for task in tasks & present:
-            _signal(task, signal.SIGCONT)
-        self.sockets.close()
+            with contextlib.suppress(OSError):
+                os.kill(task.pid, signal.SIGCONT)
 
 
-def _signal(task: _Task, number: signal.Signals) -> None:
+def _stop(task: _Task) -> None:
+    """Each thread gets a SIGSTOP of its own, which nobody else can take in: whichever CRIU lets go first stops."""
     with contextlib.suppress(OSError):
-        os.kill(task.pid, number)
+        for thread in os.listdir(f"/proc/{task.pid}/task"):  # noqa: PTH208
+            _libc.syscall(_TGKILL, task.pid, int(thread), signal.SIGSTOP)
 
 
 def _tasks() -> Iterator[tuple[_Task, bytes, int]]:

@@ -25,7 +25,6 @@ from criu_train.cell.criu_child import CriuChild
 from criu_train.cell.guard import Guard, describe
 from criu_train.cell.helper_child import HelperChild
 from criu_train.cell.hold import Held
-from criu_train.cell.keep import LOOK_EVERY_S
 from criu_train.cell.launch import LaunchFailure, last_pid, prefer_this_process, set_next_pid
 from criu_train.cell.root_task import RootTask
 from criu_train.cell.terminal import Terminal
@@ -87,9 +86,7 @@ class Init:
                 self._beat_at = time.monotonic() + _HEARTBEAT_S
                 self._guard.attempt(self._watch.heartbeat)
             if self._criu is not None:
-                self._guard.attempt(self._criu.check, self._held)
-                if self._criu.ask_fd >= 0:
-                    self._guard.attempt(self._held.sockets.look, self._criu.pid)
+                self._guard.attempt(self._criu.check)
             self._guard.attempt(self._helper.check)
             self._guard.attempt(self._held.check)
             if self._stop_at is not None and time.monotonic() >= self._stop_at:
@@ -109,7 +106,7 @@ class Init:
         now = time.monotonic()
         wait = min(self._beat_at, self._helper.deadline) - now
         if self._criu is not None:
-            wait = min(wait, self._criu.deadline - now, LOOK_EVERY_S if self._criu.ask_fd >= 0 else wait)
+            wait = min(wait, self._criu.deadline - now)
         return max(0.0, wait)
 
     # --- requests -----------------------------------------------------------------------------------------------
@@ -173,7 +170,9 @@ class Init:
 
     def _run_criu(self, message: dict[str, Any]) -> None:
         """Everything that can fail comes before the fork, which comes last of all."""
-        criu = CriuChild(message["limit_s"], message["hook"])
+        criu = CriuChild(
+            message["limit_s"], message["hook"], hold=lambda pid: self._guard.attempt(self._held.hold, pid)
+        )
         try:
             if criu.ask_fd >= 0:
                 self._selector.register(criu.ask_fd, selectors.EVENT_READ, self._on_question)
@@ -244,8 +243,6 @@ class Init:
         if (ended := criu.changed(status)) is None:
             return
         self._criu = None
-        if ended["broke_off"]:
-            self._guard.attempt(self._held.hold, criu.pid)  # if not done yet: the sooner the better
         self._guard.attempt(self._watch.heed, criu.pid)
         self._let_go_of(criu)
         self._channel.tell("criu_ended", **ended, problem="")

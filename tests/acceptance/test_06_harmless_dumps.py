@@ -122,6 +122,22 @@ def test_a_run_whose_criu_was_killed_ends_as_if_nothing_had_happened(
     assert job.contents() == undisturbed(command).contents
 
 
+def test_threads_that_wait_for_a_connection_notice_nothing_of_a_criu_that_is_killed(
+    start_job: StartJob, undisturbed: Reference
+) -> None:
+    """They stand without CRIU's code in them: what lets them go is CRIU's death itself."""
+    command = workload("listeners.py", "--steps", 1000, "--memory", 800)
+    job = start_job(command, "--every", "1h")
+    for _ in range(5):
+        job.wait_for_progress(10)
+        job.send(signal.SIGUSR1)
+        streaming(job).kill()
+        job.wait_for_state("running")
+    assert_unharmed(job)
+    assert job.finish() == 0
+    assert job.contents() == undisturbed(command).contents
+
+
 def test_connections_work_on_when_another_process_is_killed_while_criu_dumps(start_job: StartJob) -> None:
     """CRIU gives up then in the middle of its work, and clears nothing up."""
     beside = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *talking("--memory", BIG_MIB)]
