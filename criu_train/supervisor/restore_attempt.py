@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -73,7 +74,8 @@ class RestoreAttempt:
         self._tell("checking it")
         chosen = await self._choose()
         reached("restore-chosen")
-        async with machine_lock(self._context.runtime, math.inf):
+        turn = partial(self._tell, "waiting for another job's dump or restore")
+        async with machine_lock(self._context.runtime, math.inf, must_wait=turn):
             self._tell("putting files back")
             # Before the files: where another training has the place for hooks, its pages are not to be rolled back.
             hooks = self._context.new_hooks(self._snapshot, chosen.listing)
