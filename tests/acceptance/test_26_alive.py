@@ -25,7 +25,9 @@ LIMIT = ("--progress-limit", f"{LIMIT_S:g}s")
 
 
 def stuck_from(job: Job, step: int) -> None:
-    (job.place / "stuck-from").write_text(str(step))
+    written = job.place / "stuck-from.new"
+    written.write_text(str(step))
+    written.rename(job.place / "stuck-from")  # the training must not read an empty one
 
 
 def wake(job: Job) -> None:
