@@ -42,8 +42,14 @@ class Cell:
     def __init__(self, mode: str, command: Sequence[str]) -> None:
         argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
         self._unshare = psutil.Popen([*argv, sys.executable, "-c", _INIT, mode, *command], stdin=subprocess.DEVNULL)
-        until(self._unshare.children)
-        self.init: psutil.Process = self._unshare.children()[0]
+        # One that fails at once may be gone before it is seen; then unshare, which ends with it, stands for it.
+        self.init = psutil.Process(self._unshare.pid)
+        until(lambda: self._look_for_init() or self.init.status() == psutil.STATUS_ZOMBIE)
+
+    def _look_for_init(self) -> bool:
+        children: list[psutil.Process] = self._unshare.children()
+        self.init = next(iter(children), self.init)
+        return bool(children)
 
     @property
     def pids(self) -> list[int]:
