@@ -88,7 +88,7 @@ class CriuChild:
         }
 
     def _stopped(self, status: int) -> None:
-        stands = True
+        stands = not self._traced
         if self._traced:
             with contextlib.suppress(ProcessLookupError):  # killed since: another stop is to come
                 end = status_at_exit(self.pid, status)
